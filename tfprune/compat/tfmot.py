@@ -1,0 +1,64 @@
+"""The bridge to tensorflow_model_optimization (tfmot); the only file that names it or tf_keras.
+
+Importing tfmot sets `TF_USE_LEGACY_KERAS=1` for the process and turns `tf.keras` into Keras 2.
+So only the one module that defines `PruningSchedule` is loaded, by its path and under its own name:
+1 ms, no other module, no change of environment, and the class is the same one if the user imports
+tfmot later.
+"""
+
+from __future__ import annotations
+
+import abc
+import importlib.util
+import sys
+from typing import Any
+
+_PACKAGE = "tensorflow_model_optimization"
+_MODULE = f"{_PACKAGE}.python.core.sparsity.keras.pruning_schedule"
+
+
+class _OwnPruningSchedule(abc.ABC):
+    """What tfmot calls a pruning schedule, for when tfmot is not installed."""
+
+    @abc.abstractmethod
+    def __call__(self, step: Any) -> tuple[Any, Any]:
+        """Return (should the masks be updated at this step?, sparsity in [0, 1))."""
+
+    @abc.abstractmethod
+    def get_config(self) -> dict[str, Any]:
+        """The settings."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """The inverse of `get_config`."""
+        return cls(**config)
+
+
+def schedule_base() -> type:
+    """tfmot's `PruningSchedule` where tfmot is installed, else a class of the same form."""
+    if _MODULE in sys.modules:
+        return sys.modules[_MODULE].PruningSchedule
+    package = importlib.util.find_spec(_PACKAGE)
+    if package is None or not package.submodule_search_locations or "tensorflow" not in sys.modules:
+        return _OwnPruningSchedule
+    path = f"{package.submodule_search_locations[0]}/python/core/sparsity/keras/pruning_schedule.py"
+    spec = importlib.util.spec_from_file_location(_MODULE, path)
+    if spec is None or spec.loader is None:
+        return _OwnPruningSchedule
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[_MODULE] = module
+    try:
+        spec.loader.exec_module(module)
+    except (OSError, ImportError):
+        del sys.modules[_MODULE]
+        return _OwnPruningSchedule
+    return module.PruningSchedule
+
+
+def is_legacy_keras_model(model: object) -> bool:
+    """Whether `model` is a Keras 2 model or layer (tf_keras, or tf.keras under legacy Keras)."""
+    return any(
+        cls.__module__.split(".")[0] == "tf_keras"
+        or cls.__module__.startswith("tensorflow.python.keras")
+        for cls in type(model).__mro__
+    )

@@ -1,0 +1,237 @@
+"""The contract of a pruning method, and the registry of the methods there are.
+
+A method is a frozen dataclass that holds its settings and a few pure functions on tensors, written
+in `keras.ops`. It knows nothing of layers, models, callbacks or files; a host (`tfprune.training`)
+owns the variables and calls it. The smallest method is a score:
+
+    @tfprune.register
+    @dataclasses.dataclass(frozen=True)
+    class Squares(tfprune.Method):
+        def score(self, latent, spec):
+            return keras.ops.square(latent)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
+
+import keras
+from keras import ops
+
+from tfprune import masks
+from tfprune.checks import check_sparsity
+
+Tensor = Any
+M = TypeVar("M", bound="type[Method]")
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightSpec:
+    """What a method may know of a weight: its name, shape, axes, and whether it is a bias.
+
+    `axes` names the dimensions in the words `kd kh kw cin cout multiplier vocabulary`; it is empty
+    where they have no fixed meaning (a bias, an `EinsumDense` kernel, a user's own variable).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    axes: tuple[str, ...] = ()
+    is_bias: bool = False
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return math.prod(self.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerTensors:
+    """One layer as a method sees it at a mask update; every dict has one entry per pruned weight.
+
+    `latents` are the tensors that the masks multiply (the weight itself, its DCT coefficients, its
+    strengths), `masks` boolean tensors of their shapes, `state` the method's own extra state.
+    """
+
+    name: str
+    specs: dict[str, WeightSpec]
+    latents: dict[str, Tensor]
+    masks: dict[str, Tensor]
+    state: dict[str, Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """Base class of all pruning methods: what is masked, and which entries the mask keeps.
+
+    The effective weight is `decode(mask * encode(weight))`. The host passes the gradient straight
+    through the mask, d effective / d latent = d decode / d latent at the masked point, so masked
+    entries go on learning and can come back.
+
+    A subclass is a frozen dataclass, decorated with `tfprune.register`, and overrides `score`, or
+    `update_layer` where a mask is more than "the largest scores", or `update_network` where layers
+    depend on each other. `encode` and `decode` change the domain, `state` adds saved state.
+
+    Class attributes:
+        masked: which latent tensor of `encode` the mask multiplies.
+        signals: what the host must measure during training, by name; a host refuses a method whose
+            signals it does not serve.
+        prune_biases: whether biases get a mask too; a field of that name makes it a setting.
+    """
+
+    masked: ClassVar[str] = "latent"
+    signals: ClassVar[tuple[str, ...]] = ()
+    prune_biases = False
+
+    def default_schedule(self) -> Any:
+        """The schedule used where the user gives none."""
+        from tfprune.schedules import PolynomialDecay
+
+        return PolynomialDecay(0.0, getattr(self, "target_sparsity", None) or 0.5)
+
+    def adopt(self, schedule: Any) -> tuple[Method, Any]:
+        """Settle with a schedule who says how sparse: both returned as they will be used.
+
+        A method's `target_sparsity` fills a schedule's that is None.
+
+        Raises:
+            ValueError: if both say it and differ, or none does.
+        """
+        wanted = getattr(self, "target_sparsity", None)
+        if getattr(schedule, "target_sparsity", 0.0) is None and wanted is not None:
+            schedule = dataclasses.replace(schedule, target_sparsity=wanted)
+        asked = final_sparsity(schedule)
+        if wanted is not None and asked is not None and abs(asked - wanted) > 1e-9:
+            raise ValueError(
+                f"{type(self).__name__} has target_sparsity={wanted!r} and its schedule ends at "
+                f"{asked!r}; let one of them say it. Received schedule: {schedule!r}."
+            )
+        if asked is None:
+            raise ValueError(
+                f"{type(self).__name__} needs `target_sparsity` or a schedule with one. "
+                f"Received: {schedule!r}."
+            )
+        return self, schedule
+
+    def check_layers(self, paths: Sequence[str]) -> None:
+        """Raise ValueError if a setting does not fit the layers that the method is to prune."""
+
+    def encode(self, weight: Tensor, spec: WeightSpec) -> dict[str, Tensor]:
+        """Dense weight -> latent tensors; the first, of the weight's own shape, takes its place."""
+        return {"latent": weight}
+
+    def decode(self, latents: Mapping[str, Tensor], spec: WeightSpec) -> Tensor:
+        """Masked latent tensors -> weight as the layer uses it. The inverse of `encode`."""
+        return latents["latent"]
+
+    def penalty(self, latent: Tensor, spec: WeightSpec) -> Tensor | None:
+        """A scalar added to the training loss for each masked latent tensor, or None."""
+        return None
+
+    def state(self, specs: Mapping[str, WeightSpec]) -> dict[str, float]:
+        """Initial values of the scalars (float32) that the method keeps per layer and saves."""
+        return {}
+
+    def score(self, latent: Tensor, spec: WeightSpec) -> Tensor:
+        """Larger = keep. Same shape as `latent`, finite."""
+        raise NotImplementedError(f"{type(self).__name__} must define `score` or `update_layer`.")
+
+    def update_layer(
+        self, layer: LayerTensors, sparsity: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """New masks and new state of one layer; by default the largest scores of each weight.
+
+        Args:
+            layer: the layer's tensors.
+            sparsity: scalar float32 in [0, 1), the fraction of each mask to be zero.
+        """
+        kept = {
+            name: masks.keep_largest(self.score(layer.latents[name], spec), sparsity)
+            for name, spec in layer.specs.items()
+        }
+        return kept, layer.state
+
+    def update_network(
+        self, layers: Sequence[LayerTensors], sparsities: Sequence[Tensor], due: Sequence[Tensor]
+    ) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        """New masks and states of all layers that share this method; `due` says which may change.
+
+        `due[i]` is a boolean scalar; by default every layer is updated by itself, and where a layer
+        is not due its masks and state are handed back unchanged.
+        """
+        return [
+            ops.cond(
+                flag,
+                lambda layer=layer, sparsity=sparsity: self.update_layer(layer, sparsity),
+                lambda layer=layer: (dict(layer.masks), dict(layer.state)),
+            )
+            for layer, sparsity, flag in zip(layers, sparsities, due, strict=True)
+        ]
+
+    def get_config(self) -> dict[str, Any]:
+        """The settings, JSON-able."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Method:
+        """The inverse of `get_config`."""
+        return cls(**config)
+
+
+REGISTRY: dict[str, type[Method]] = {}
+LISTENERS: list[Callable[[type[Method]], Any]] = []  # called with each method that is registered
+
+
+def register(cls: M) -> M:
+    """Class decorator: make a method known by its class name, serialisable and tested by contract.
+
+    Raises:
+        TypeError: if `cls` is not a frozen dataclass that derives from `Method`.
+        ValueError: if another class has that name already.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, Method)):
+        raise TypeError(f"A method must subclass `tfprune.Method`. Received: {cls!r}.")
+    if "__dataclass_params__" not in vars(cls) or not cls.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise TypeError(
+            f"A method must be a frozen dataclass: decorate {cls.__name__} with "
+            "`@dataclasses.dataclass(frozen=True)` below `@tfprune.register`."
+        )
+    known = REGISTRY.get(cls.__name__)
+    if known is not None and (known.__module__, known.__qualname__) != (
+        cls.__module__,
+        cls.__qualname__,
+    ):
+        raise ValueError(f"A method named {cls.__name__!r} is registered already: {known!r}.")
+    REGISTRY[cls.__name__] = cls
+    keras.saving.register_keras_serializable(package="tfprune")(cls)
+    for listener in LISTENERS:
+        listener(cls)
+    return cls
+
+
+def methods() -> Iterator[type[Method]]:
+    """The registered method classes, in the order of their registration."""
+    yield from REGISTRY.values()
+
+
+def final_sparsity(schedule: Any) -> float | None:
+    """The sparsity that a schedule ends with, tfmot's too; None if it asks for none."""
+    if hasattr(schedule, "final_target"):
+        return None if schedule.final_target is None else float(schedule.final_target)
+    return float(schedule(2**31 - 1)[1])
+
+
+def per_layer(setting: float | Mapping[str, float], name: str, default: float) -> float:
+    """A setting that is one number, or {regular expression: number}; the first match decides."""
+    if not isinstance(setting, Mapping):
+        return float(setting)
+    return next((float(v) for k, v in setting.items() if re.search(k, name)), default)
+
+
+def check_target(target: float | None) -> None:
+    """Raise unless `target` is None or a sparsity in [0, 1)."""
+    if target is not None:
+        check_sparsity("target_sparsity", target)

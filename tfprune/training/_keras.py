@@ -1,0 +1,119 @@
+"""The private Keras names that tfprune relies on (`tests/training/test_canary.py`)."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import keras
+from keras.src.backend.common import global_state
+from keras.src.backend.common.variables import AutocastScope
+from keras.src.models.functional import Functional
+
+__all__ = [
+    "Functional",
+    "accumulation",
+    "add_child",
+    "autocast_off",
+    "children",
+    "compile_arguments",
+    "compiled",
+    "forget_traces",
+    "in_training",
+    "memoized",
+    "remove_child",
+    "replace_child",
+    "sync",
+]
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+memoized: Callable[[F], F] = functools.cache  # type: ignore[assignment]
+
+
+def children(layer: keras.Layer) -> list[keras.Layer]:
+    """The layers that `layer` owns directly, in the order in which it got them."""
+    if isinstance(layer, Functional | keras.Sequential):
+        return list(layer.layers)
+    return [child for child in layer._layers if isinstance(child, keras.Layer)]
+
+
+def autocast_off() -> contextlib.AbstractContextManager[Any]:
+    """Inside, variables are read in their own dtype, whatever the layer's dtype policy says."""
+    return AutocastScope(None)
+
+
+@contextlib.contextmanager
+def _unlocked(layer: keras.Layer) -> Iterator[None]:
+    tracker = layer._tracker
+    locked = tracker.locked
+    tracker.unlock()
+    try:
+        yield
+    finally:
+        if locked:
+            tracker.lock()
+
+
+def add_child(layer: keras.Layer, name: str, child: keras.Layer) -> None:
+    """Give a built layer one more sub-layer, which Keras then tracks and saves."""
+    with _unlocked(layer):
+        setattr(layer, name, child)
+
+
+def remove_child(layer: keras.Layer, name: str) -> None:
+    """Take a sub-layer out again, so that no trace of it is tracked or saved."""
+    with _unlocked(layer):
+        delattr(layer, name)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function that reads and assigns Keras variables, where the backend needs it."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, autograph=False)
+    return function
+
+
+def replace_child(layer: keras.Layer, name: str, child: Any) -> None:
+    """Put another sub-layer (or list of them) in the place of one of a built layer."""
+    old = getattr(layer, name)
+    with _unlocked(layer):
+        for one in old if isinstance(old, list | tuple) else [old]:
+            if isinstance(one, keras.Layer) and one in layer._layers:
+                layer._layers.remove(one)
+        setattr(layer, name, child)
+
+
+def compile_arguments(model: keras.Model) -> dict[str, Any]:
+    """The arguments of the last `model.compile`, as the live objects that were given."""
+    return dict(model._compile_config.config)
+
+
+def forget_traces(model: keras.Layer) -> None:
+    """Let the models in a model compile their steps anew, as their layers compute otherwise now."""
+    for layer in model._flatten_layers():
+        for name in ("train_function", "test_function", "predict_function"):
+            if getattr(layer, name, None) is not None:
+                setattr(layer, name, None)
+
+
+def in_training() -> bool:
+    """Whether the layer call in progress is one of training."""
+    context = global_state.get_global_attribute("current_call_ctx")
+    return getattr(context, "training", None) is True
+
+
+def accumulation(optimizer: Any) -> int:
+    """How many batches make one step of an optimizer."""
+    inner = getattr(optimizer, "inner_optimizer", None) or optimizer
+    return getattr(inner, "gradient_accumulation_steps", None) or 1
+
+
+def sync(model: keras.Model) -> None:
+    """Write a running JAX training state back to the model's variables, to be read."""
+    if hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()

@@ -1,0 +1,118 @@
+"""The Keras callback that prunes during `model.fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from tfprune.training import _keras
+from tfprune.training.host import pruned_layers
+from tfprune.training.layers import STATE
+from tfprune.training.pruner import Pruner
+
+_MARK = "tfprune_callback"
+
+
+class PruningCallback(keras.callbacks.Callback):
+    """Updates masks before each optimizer step and logs sparsity after each epoch.
+
+    Adds `sparsity` (all pruned weights together) and, with `per_layer`, `sparsity/<layer path>` to
+    the epoch's logs, as fractions in [0, 1], so that History, TensorBoard and CSVLogger show them.
+    In a pruned model's `fit` it runs before the other callbacks, wherever it stands in the list.
+
+    Args:
+        per_layer: log every layer's sparsity too.
+        total_steps: optimizer steps planned; None: those of the epochs that `fit` is to run.
+
+    Raises (when training starts):
+        ValueError: if the model has no pruned layer, or there is a second PruningCallback.
+
+    Warns: at the start if a schedule can never fire in the steps planned; at the end if nothing was
+        pruned or a target was missed.
+    """
+
+    def __init__(self, per_layer: bool = True, total_steps: int | None = None) -> None:
+        super().__init__()
+        self.per_layer, self.total_steps = per_layer, total_steps
+        self.pruner: Pruner | None = None
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        """Keras' hook; the callbacks of one `fit` share `params`, which shows a second callback."""
+        super().set_params(params)
+        if params is not None and params.setdefault(_MARK, self) is not self:
+            raise ValueError("Give `fit` one PruningCallback. Received: two.")
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Find the layers; schedules are planned at the first batch, when the epoch is known."""
+        self.pruner = Pruner(self.model, self.total_steps, getattr(self.model, "optimizer", None))
+        self._first_epoch: int | None = None
+        self._batches = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Plan for the epochs that are left, where the number of their batches is known."""
+        self._batches = 0
+        if self._first_epoch is None:
+            self._first_epoch = epoch
+            self._expect(self.params.get("steps"), epoch)
+
+    def _expect(self, batches: int | None, epoch: int) -> None:
+        assert self.pruner is not None
+        left = self.params.get("epochs", 1) - epoch
+        if self.pruner.total_steps is None and batches is not None and left > 0:
+            accumulated = _keras.accumulation(getattr(self.model, "optimizer", None))
+            self.pruner.total_steps = max(batches * left // accumulated, 1)
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Update the masks that are due."""
+        assert self.pruner is not None
+        if self.pruner.total_steps is None and self.pruner.open_steps():
+            return  # in a first epoch of unknown length there is no plan yet
+        _keras.sync(self.model)
+        self.pruner.update()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Count."""
+        self._batches = batch + 1
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Log sparsity; plan for the epochs that are left if their length was not known before."""
+        assert self.pruner is not None
+        self._expect(self._batches, epoch + 1)
+        _keras.sync(self.model)
+        self.pruner.record()
+        if logs is not None:
+            for path, value in self.pruner.sparsities().items():
+                if self.per_layer or not path:
+                    logs[f"sparsity/{path}" if path else "sparsity"] = value
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Catch up, and say what was missed."""
+        assert self.pruner is not None
+        _keras.sync(self.model)
+        self.pruner.finish()
+
+
+def arranged(model: keras.Model, callbacks: Any) -> Any:
+    """The callbacks of a pruned model's `fit`, PruningCallback first.
+
+    Raises:
+        ValueError: if there is none although a schedule has not ended yet.
+    """
+    container = isinstance(callbacks, keras.callbacks.CallbackList)
+    given = callbacks.callbacks if container else keras.tree.flatten(callbacks or [])
+    ours = [callback for callback in given if isinstance(callback, PruningCallback)]
+    if not ours and not _ended(model):
+        raise ValueError(
+            "A pruned model needs `callbacks=[tfprune.PruningCallback()]` in `fit`, or its masks "
+            f"never change. Received: callbacks={callbacks!r}. To train with fixed masks, "
+            "prune with a schedule that has ended, or `tfprune.strip` it."
+        )
+    if container or isinstance(callbacks, Mapping):
+        return callbacks
+    return ours + [callback for callback in given if callback not in ours]
+
+
+def _ended(model: keras.Model) -> bool:
+    return all(getattr(layer, STATE).ended() for _, layer in pruned_layers(model))

@@ -1,0 +1,206 @@
+"""`prune` and `strip`: put a method into a Keras model, and take it out again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfprune.compat.tfmot import is_legacy_keras_model
+from tfprune.method import Method
+from tfprune.schedules import check_schedule
+from tfprune.training import _keras, saving, select
+from tfprune.training.copying import copy_model, unwrap
+from tfprune.training.layers import (
+    STATE,
+    effective_weights,
+    has_kernel,
+    own_variables,
+    variable_of,
+    weight_specs,
+    weighted_layers,
+)
+from tfprune.training.parametrize import parametrize, share_in_loops, unparametrize, unshare
+from tfprune.training.state import PruneState
+
+SIGNALS: tuple[str, ...] = ()  # what the hosts can measure for methods that ask for it
+
+
+def pruned_layers(model: keras.Layer) -> list[tuple[str, keras.Layer]]:
+    """(path, layer) of the layers of a model that are pruned."""
+    return [(path, layer) for path, layer in weighted_layers(model) if hasattr(layer, STATE)]
+
+
+def is_pruned(model: keras.Layer) -> bool:
+    """Whether any layer of a model is pruned (and not stripped yet)."""
+    return bool(pruned_layers(model))
+
+
+def prune(
+    model: keras.Model,
+    method: Any,
+    schedule: Any = None,
+    filters: Any = None,
+    in_place: bool = False,
+) -> keras.Model:
+    """Return a copy of a built Keras model whose layers are pruned while it trains.
+
+    Args:
+        model: a built `keras.Model` of any kind: Sequential, Functional, subclassed, nested.
+        method: a `Method`, or a dict from layer keys to a method or None (leave out). A key is a
+            regular expression searched in the layer's path, a layer class, a layer or a callable
+            `layer -> bool`; the first that fits decides.
+        schedule: a `PruningSchedule`, tfmot's too, or a dict from layer keys to one. None: the
+            method's own.
+        filters: which layers to prune: None (all that have a kernel), a key, a list of keys, or a
+            dict from keys to bool. What is left out, and why, is in `tfprune.report`.
+        in_place: change `model` itself; the only way for subclassed models without `get_config`.
+
+    Returns:
+        The pruned model, which computes the same function until its masks change. It is compiled as
+        `model` was, if it was. Train it with `tfprune.PruningCallback`.
+
+    Raises:
+        TypeError: if an argument has the wrong type, or `model` is a Keras 2 model.
+        ValueError: if the model is not built or pruned already, weights are not finite, a filter
+            selects nothing, or a subclassed model cannot be copied.
+    """
+    check_model(model)
+    layers = select.prunable(model)
+    _check_layers(model, layers)
+    chosen = select.filtered(layers, filters)
+    plans = _plans(chosen, method, schedule)
+    if not plans:
+        raise ValueError("No layer is selected: `filters` and `method` together leave all out.")
+    if not in_place:
+        model, plans = _copied(model, layers, plans)
+    for path, layer, one, timing in plans:
+        attach(layer, one, timing, path)
+    share_cells(model)
+    saving.mark(model)
+    _keras.forget_traces(model)
+    return model
+
+
+def check_model(model: Any) -> None:
+    """Raise TypeError unless `model` is a Keras 3 model."""
+    if is_legacy_keras_model(model):
+        raise TypeError(
+            "tfprune needs a Keras 3 model. Received a Keras 2 model (tf_keras, or tf.keras with "
+            f"TF_USE_LEGACY_KERAS set): {model!r}. Build it with `import keras`."
+        )
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` must be a keras.Model. Received: {model!r}.")
+
+
+def _check_layers(model: keras.Model, layers: select.Layers) -> None:
+    unbuilt = [x.name for x in model._flatten_layers() if has_kernel(x) and not x.built]
+    if not model.built or unbuilt:
+        raise ValueError(
+            f"Model '{model.name}' must be built: call it on data or `model.build(input_shape)`. "
+            f"Received a model with unbuilt layers: {unbuilt}."
+        )
+    if not layers:
+        raise ValueError(f"Model '{model.name}' has no layer that can be pruned.")
+    already = [path for path, layer in layers if hasattr(layer, STATE)]
+    if already:
+        raise ValueError(
+            f"A layer can be pruned only once; pruned already: {already}. `tfprune.strip` first."
+        )
+
+
+def _plans(layers: select.Layers, method: Any, schedule: Any) -> list[tuple[str, Any, Any, Any]]:
+    methods = select.assigned(layers, method, "method")
+    timings = select.assigned(layers, schedule, "schedule")
+    plans = []
+    for (path, layer), one, timing in zip(layers, methods, timings, strict=True):
+        if one is None and method is not None:
+            continue
+        if not isinstance(one, Method):
+            raise TypeError(
+                "`method` must be an instance of a tfprune method, such as NetworkSurgery(), "
+                f"or a dict of these. Received: {one!r}."
+            )
+        _check_served(one)
+        timing = one.default_schedule() if timing is None else check_schedule(timing)
+        _check_weights(path, layer, one)
+        plans.append((path, layer, *one.adopt(timing)))
+    for one in methods:
+        if one is not None:
+            one.check_layers([path for path, _, method, _ in plans if method is one])
+    return plans
+
+
+def _check_served(method: Method) -> None:
+    missing = [signal for signal in method.signals if signal not in SIGNALS]
+    if missing:
+        raise ValueError(
+            f"{type(method).__name__} needs signals that this host does not serve: {missing}."
+        )
+
+
+def _check_weights(path: str, layer: keras.Layer, method: Method) -> None:
+    for spec in weight_specs(layer, method.prune_biases):
+        value = ops.convert_to_numpy(variable_of(layer, spec.name))
+        if not np.isfinite(value.astype("float32")).all():
+            raise ValueError(
+                f"Weights must be finite to be pruned; `{spec.name}` of layer '{path}' has NaN or "
+                "infinite entries."
+            )
+
+
+def _copied(model: keras.Model, layers: select.Layers, plans: list) -> tuple[keras.Model, list]:
+    copy = copy_model(model)
+    twins = {
+        id(old): (path, new)
+        for (_, old), (path, new) in zip(layers, select.prunable(copy), strict=True)
+    }
+    return copy, [(path, twins[id(layer)][1], one, timing) for path, layer, one, timing in plans]
+
+
+def attach(
+    layer: keras.Layer, method: Method, schedule: Any, path: str, wrapped: bool = False
+) -> None:
+    """Parametrise one built layer."""
+    specs = weight_specs(layer, method.prune_biases)
+    parametrize(layer, PruneState(layer, specs, method, schedule, path, wrapped))
+
+
+def share_cells(model: keras.Layer) -> None:
+    """Let the recurrent layers of a model compute their pruned cells' weights once per call."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.RNN) and is_pruned(layer):
+            share_in_loops(layer)
+
+
+def strip(model: keras.Model, in_place: bool = False) -> keras.Model:
+    """Return an ordinary Keras model with the zeros baked in; same outputs, no trace of tfprune.
+
+    Args:
+        model: a pruned model, or one that contains layers of `tfprune.layers`.
+        in_place: turn `model` itself back, the only way for subclassed models without `get_config`.
+
+    Raises:
+        TypeError: if `model` is no Keras 3 model.
+        ValueError: if it has no pruned layer.
+    """
+    check_model(model)
+    if not is_pruned(model):
+        raise ValueError(f"Model '{model.name}' has no pruned layer to strip.")
+    if not in_place:
+        values = [effective_weights(layer) for _, layer in weighted_layers(model)]
+        plain = copy_model(model, unwrapped=True)
+        for (_, layer), weights in zip(weighted_layers(plain), values, strict=True):
+            for name, variable in own_variables(layer).items():
+                variable.assign(weights[name])
+        return plain
+    for _, layer in pruned_layers(model):
+        unparametrize(layer)
+    for layer in model._flatten_layers():
+        unshare(layer)
+    unwrap(model)
+    saving.unmark(model)
+    _keras.forget_traces(model)
+    return model

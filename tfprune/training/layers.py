@@ -1,0 +1,169 @@
+"""Which layers a model is made of, and which of their variables can be pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+
+from tfprune.method import WeightSpec
+from tfprune.training import _keras
+
+STATE = "prune_state"
+
+_CONV = {1: ("kw",), 2: ("kh", "kw"), 3: ("kd", "kh", "kw")}
+Axes = dict[str, tuple[str, ...]]
+_RECURRENT: Axes = {"kernel": ("cin", "cout"), "recurrent_kernel": ("cin", "cout")}
+
+
+def _layer_class(name: str) -> type:
+    return getattr(keras.layers, name, type(None))
+
+
+def _conv_axes() -> Iterator[tuple[type, Axes]]:
+    for rank, space in _CONV.items():
+        separable = {
+            "depthwise_kernel": (*space, "cin", "multiplier"),
+            "pointwise_kernel": (*space, "cin", "cout"),
+        }
+        yield _layer_class(f"SeparableConv{rank}D"), separable
+        yield _layer_class(f"DepthwiseConv{rank}D"), {"kernel": (*space, "cin", "multiplier")}
+        yield _layer_class(f"Conv{rank}DTranspose"), {"kernel": (*space, "cout", "cin")}
+        yield _layer_class(f"Conv{rank}D"), {"kernel": (*space, "cin", "cout")}
+        cell = {"kernel": (*space, "cin", "cout"), "recurrent_kernel": (*space, "cin", "cout")}
+        yield _cell_of(f"ConvLSTM{rank}D"), cell
+
+
+def _cell_of(name: str) -> type:
+    layer = _layer_class(name)
+    return type(layer(1, 1).cell) if layer is not type(None) else layer
+
+
+# The first class that a layer is an instance of decides, so subclasses stand before their bases.
+AXES: tuple[tuple[type, Axes], ...] = (
+    *_conv_axes(),
+    (keras.layers.Dense, {"kernel": ("cin", "cout")}),
+    (keras.layers.EinsumDense, {"kernel": ()}),
+    (keras.layers.Embedding, {"embeddings": ("vocabulary", "cout")}),
+    (keras.layers.SimpleRNNCell, _RECURRENT),
+    (keras.layers.LSTMCell, _RECURRENT),
+    (keras.layers.GRUCell, _RECURRENT),
+)
+
+
+def own_variables(layer: keras.Layer, trainable: bool = True) -> dict[str, keras.Variable]:
+    """The layer's own variables by attribute name (`kernel`, `bias`, ...), sub-layers' excluded."""
+    own = layer._trainable_variables if trainable else layer._non_trainable_variables
+    names: dict[str, keras.Variable] = {}
+    for variable in own:
+        name = variable.name
+        while name in names:
+            name += "_"
+        names[name] = variable
+    return names
+
+
+def prunable_names(layer: keras.Layer) -> tuple[str, ...]:
+    """The names of the layer's prunable kernels, without its biases; empty where there are none.
+
+    A layer class of the user's own is prunable where it subclasses a Keras layer with a kernel, or
+    where it lists its variables in an attribute `prunable_weights = ("my_kernel", ...)`.
+    """
+    declared = getattr(type(layer), "prunable_weights", None)
+    names = tuple(declared) if declared is not None else tuple(_axes(layer))
+    return tuple(name for name in names if find_variable(layer, name) is not None)
+
+
+def has_kernel(layer: keras.Layer) -> bool:
+    """Whether a layer, built or not, is of a kind that has a prunable kernel."""
+    return bool(_axes(layer)) or hasattr(type(layer), "prunable_weights")
+
+
+def _axes(layer: keras.Layer) -> Axes:
+    return next((axes for cls, axes in AXES if isinstance(layer, cls)), {})
+
+
+def find_variable(layer: keras.Layer, name: str) -> keras.Variable | None:
+    """The variable behind the attribute `name` of a layer, plain or pruned; None if it has none."""
+    for key in (f"_{name}", name):
+        value = vars(layer).get(key)
+        if isinstance(value, keras.Variable):
+            return value
+    return None
+
+
+def variable_of(layer: keras.Layer, name: str) -> keras.Variable:
+    """`find_variable` for a name that is known to be there."""
+    variable = find_variable(layer, name)
+    if variable is None:
+        raise ValueError(f"Layer '{layer.name}' has no variable `{name}`; build it first.")
+    return variable
+
+
+def weight_specs(layer: keras.Layer, biases: bool) -> tuple[WeightSpec, ...]:
+    """What the methods are told of each prunable weight of a built layer, kernels first."""
+    axes = _axes(layer)
+    names = prunable_names(layer)
+    bias = [
+        name for name in ("bias",) if biases and names and find_variable(layer, name) is not None
+    ]
+    return tuple(
+        WeightSpec(name, tuple(variable_of(layer, name).shape), axes.get(name, ()), name in bias)
+        for name in (*names, *bias)
+    )
+
+
+def weighted_layers(model: keras.Layer) -> list[tuple[str, keras.Layer]]:
+    """Every innermost layer that owns variables, as (path, layer), in model order, each once.
+
+    Looks into nested models, wrappers, recurrent cells and users' layers. The path joins
+    the layers' names with "/", without the model's own; a second layer of that path gets `_1`, ...
+    """
+    found: list[tuple[str, keras.Layer]] = []
+    seen: set[int] = set()
+    paths: dict[str, int] = {}
+
+    def visit(layer: keras.Layer, path: str) -> None:
+        if id(layer) in seen or getattr(layer, "is_prune_state", False):
+            return
+        seen.add(id(layer))
+        if own_variables(layer) or own_variables(layer, trainable=False):
+            count = paths[path] = paths.get(path, -1) + 1
+            found.append((f"{path}_{count}" if count else path, layer))
+        for child in _keras.children(layer):
+            visit(child, f"{path}/{child.name}" if path else child.name)
+
+    if not _keras.children(model):
+        visit(model, model.name)
+    else:
+        visit(model, "")
+    return found
+
+
+def effective_weights(layer: keras.Layer) -> dict[str, np.ndarray]:
+    """Name -> value that the forward pass uses, for the layer's own trainable variables.
+
+    In a pruned layer masks are applied and transforms undone; elsewhere these are the variables.
+    """
+    state = getattr(layer, STATE, None)
+    pruned = {} if state is None else {id(find_variable(layer, n)): n for n in state.specs}
+    values = {}
+    for name, variable in own_variables(layer).items():
+        attribute = pruned.get(id(variable))
+        value = variable if attribute is None or state is None else state.effective(attribute)
+        values[name] = keras.ops.convert_to_numpy(value)
+    return values
+
+
+def left_out(model: keras.Layer) -> list[tuple[str, str]]:
+    """(path, reason) of every layer with trainable variables that is not pruned."""
+    rows = []
+    for path, layer in weighted_layers(model):
+        if getattr(layer, STATE, None) is not None or not own_variables(layer):
+            continue
+        reason = (
+            "not selected" if prunable_names(layer) else f"{layer.__class__.__name__} has no kernel"
+        )
+        rows.append((path, reason))
+    return rows

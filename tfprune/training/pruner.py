@@ -1,0 +1,271 @@
+"""The engine behind the callback: decides at each step which layers are due, and updates masks."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfprune.schedules import PruningSchedule
+from tfprune.training import _keras
+from tfprune.training.host import pruned_layers
+from tfprune.training.layers import STATE
+from tfprune.training.state import PruneState
+
+Tensor = Any
+
+
+class Pruner:
+    """Updates the masks of a pruned model in a training loop; `PruningCallback` is one for `fit`.
+
+        pruner = tfprune.Pruner(model, total_steps=1000, optimizer=optimizer)
+        for x, y in data:
+            pruner.update()  # before the optimizer's step
+            train_step(x, y)
+        pruner.finish()
+
+    The step is the optimizer's number of iterations, counted from where pruning began; it is saved
+    with the model and survives a new optimizer. Without an optimizer the calls are counted. Where
+    steps pass between two calls (`steps_per_execution`), what was due in between is done then.
+
+    Args:
+        model: a pruned model, or one with layers of `tfprune.layers`.
+        total_steps: optimizer steps planned from now on, to place what schedules leave open; None
+            if they leave nothing open.
+        optimizer: a Keras optimizer, or None.
+
+    Raises:
+        ValueError: if the model has no pruned layer, or `total_steps` is needed and missing.
+    """
+
+    def __init__(
+        self, model: keras.Model, total_steps: int | None = None, optimizer: Any = None
+    ) -> None:
+        self.states: list[PruneState] = [getattr(x, STATE) for _, x in pruned_layers(model)]
+        if not self.states:
+            raise ValueError(
+                f"Model '{model.name}' has no pruned layer. Call `tfprune.prune` first and train "
+                "the model that it returns."
+            )
+        self.model, self.total_steps, self.optimizer = model, total_steps, optimizer
+        for state in self.states:
+            state.attended = True
+        self.updates = 0
+        self._calls = 0
+        self._offset = 0
+        self._previous: int | None = None
+        self._schedules: list[Any] = []
+        self._update = _keras.compiled(self._update_masks)
+
+    def update(self) -> None:
+        """Update the masks of the layers that are due before the optimizer's next step.
+
+        Raises:
+            ValueError: if a weight has become NaN or infinite; masks are then left as they are.
+        """
+        step = self._step()
+        self._calls += 1
+        if step != self._previous:
+            self._run(step)
+
+    def _run(self, step: int) -> None:
+        schedules = self.schedules(step)
+        first = step if self._previous is None else min(self._previous + 1, step)
+        self._previous = step
+        due = [_due(schedule, n, first, step) for n, schedule in enumerate(schedules)]
+        if not any(due):
+            return
+        wanted = [_sparsity(schedule, step) for schedule in schedules]
+        finite = self._update(
+            ops.convert_to_tensor(np.array(due)), ops.convert_to_tensor(np.array(wanted, "float32"))
+        )
+        self._check_finite(ops.convert_to_numpy(finite), step)
+        self.updates += 1
+        self._keep("last_step", step)
+
+    def schedules(self, step: int = 0) -> list[Any]:
+        """Each layer's schedule with every step settled: once, then saved with the model."""
+        if not self._schedules:
+            planned = [state.planned for state in self.states]
+            for state, schedule in zip(self.states, planned, strict=True):
+                if isinstance(schedule, PruningSchedule) and not schedule.planned:
+                    schedule = self._plan(schedule, step)
+                state.plan(schedule)
+                self._schedules.append(schedule)
+            self._warn_if_idle(step)
+        return self._schedules
+
+    def open_steps(self) -> bool:
+        """Whether a schedule leaves steps open, so that the planned steps must be known."""
+        planned = [state.planned for state in self.states]
+        return any(isinstance(s, PruningSchedule) and not s.planned for s in planned)
+
+    def _warn_if_idle(self, step: int) -> None:
+        if self.total_steps is None:
+            return
+        last = step + self.total_steps - 1
+        for state, schedule in zip(self.states, self._schedules, strict=True):
+            if not state.ended() and not _can_fire(schedule, step, last):
+                warnings.warn(
+                    f"The schedule of layer '{state.path_in_model}' can never fire in the steps "
+                    f"planned, {step} to {last}: {schedule}.",
+                    stacklevel=2,
+                )
+                return
+
+    def _plan(self, schedule: PruningSchedule, step: int) -> PruningSchedule:
+        if self.total_steps is None:
+            raise ValueError(
+                f"{type(schedule).__name__} leaves steps open, so the number of planned optimizer "
+                "steps must be known: give `total_steps`, or `begin_step`, `end_step` and "
+                "`frequency` of the schedule."
+            )
+        return schedule.plan(step + self.total_steps)
+
+    def _step(self) -> int:
+        iterations = self._calls
+        if self.optimizer is not None:
+            iterations = int(ops.convert_to_numpy(self.optimizer.iterations))
+        if self._previous is None:
+            self._settle(iterations)
+        return iterations + self._offset
+
+    def _settle(self, iterations: int) -> None:
+        """Find the offset of this session: a saved one, or a new one for a new optimizer."""
+        state = self.states[0]
+        self._offset, last = state.count("offset"), state.count("last_step")
+        if last < 0 or iterations + self._offset < last:
+            self._offset = last + 1 - iterations
+            self._keep("offset", self._offset)
+            self._keep("last_step", max(last, 0))
+
+    def _keep(self, counter: str, value: int) -> None:
+        for state in self.states:
+            state.counters[counter].assign(value)
+
+    def record(self) -> None:
+        """Save the newest step with the model."""
+        if self._previous is not None:
+            self._keep("last_step", self._previous)
+
+    def _update_masks(self, due: Tensor, wanted: Tensor) -> Tensor:
+        finite = []
+        for numbers in self._groups():
+            states = [self.states[number] for number in numbers]
+            layers = [state.tensors() for state in states]
+            good = [_finite(layer.latents.values()) for layer in layers]
+            flags = [ops.logical_and(due[n], ok) for n, ok in zip(numbers, good, strict=True)]
+            sparsities = [wanted[number] for number in numbers]
+            results = states[0].method.update_network(layers, sparsities, flags)
+            for state, (masks, scalars) in zip(states, results, strict=True):
+                for name, mask in masks.items():
+                    state.masks[name].assign(mask)
+                for key, value in scalars.items():
+                    state.scalars[key].assign(value)
+            finite += list(zip(numbers, good, strict=True))
+        return ops.stack([ok for _, ok in sorted(finite, key=lambda pair: pair[0])])
+
+    def _groups(self) -> list[list[int]]:
+        """The layers that share a method, by number."""
+        groups: list[list[int]] = []
+        for number, state in enumerate(self.states):
+            same = [group for group in groups if self.states[group[0]].method == state.method]
+            if same:
+                same[0].append(number)
+            else:
+                groups.append([number])
+        return groups
+
+    def _check_finite(self, finite: np.ndarray, step: int) -> None:
+        bad = [s.path_in_model for s, ok in zip(self.states, finite, strict=True) if not ok]
+        if bad:
+            raise ValueError(
+                f"Weights must stay finite; at step {step} those of {bad} are NaN or infinite. "
+                "Their masks were left as they are. Lower the learning rate or clip gradients."
+            )
+
+    def sparsities(self) -> dict[str, float]:
+        """Path -> fraction of zeros in the layer's masks, and under "" that of all together."""
+        sizes = [sum(spec_size(mask) for mask in s.masks.values()) for s in self.states]
+        each = [state.sparsity() for state in self.states]
+        total = sum(size * s for size, s in zip(sizes, each, strict=True)) / max(sum(sizes), 1)
+        paths = [state.path_in_model for state in self.states]
+        return {"": total, **dict(zip(paths, each, strict=True))}
+
+    def finish(self) -> None:
+        """End of training: catch up with what was due, and warn if a target was missed."""
+        if self._previous is not None:
+            self._run(max(self._step() - 1, self._previous))
+            self.record()
+        if self._previous is None or not self._ever_updated():
+            warnings.warn(
+                "Nothing was pruned: no mask update fell into this training. "
+                f"Steps seen: {self._calls}; schedules: {self._schedules or 'not planned'}.",
+                stacklevel=3,
+            )
+            return
+        for message in self._missed():
+            warnings.warn(message, stacklevel=3)
+
+    def _ever_updated(self) -> bool:
+        return self.updates > 0 or any(state.sparsity() > 0 for state in self.states)
+
+    def _missed(self) -> list[str]:
+        messages = []
+        asked = [getattr(schedule, "final_target", None) for schedule in self.schedules()]
+        reached = list(self.sparsities().values())
+        if _common(self.states):
+            rows = [("the model", asked[0], reached[0], self.schedules()[0], self.states)]
+        else:
+            paths = [state.path_in_model for state in self.states]
+            alone = [[state] for state in self.states]
+            rows = list(zip(paths, asked, reached[1:], self.schedules(), alone, strict=True))
+        for path, target, value, schedule, states in rows:
+            if target and value < target - _rounding(states):
+                messages.append(
+                    f"Target missed: {path} has sparsity {value:.4f} instead of {target:.4f} after "
+                    f"step {self._previous}; its schedule is {schedule}."
+                )
+        return messages
+
+
+def spec_size(mask: Any) -> int:
+    """Number of entries of a variable."""
+    return int(np.prod(mask.shape))
+
+
+def _common(states: list[PruneState]) -> bool:
+    return getattr(states[0].method, "scope", "layer") == "global"
+
+
+def _rounding(states: list[PruneState]) -> float:
+    """How far from a target the nearest possible sparsity can lie, with a little to spare."""
+    sizes = [spec_size(mask) for state in states for mask in state.masks.values()]
+    return 0.5 * len(sizes) / sum(sizes) + 1e-4
+
+
+def _can_fire(schedule: Any, first: int, last: int) -> bool:
+    if isinstance(schedule, PruningSchedule):
+        begin, end = schedule.begin_step, schedule.end_step
+        return begin is not None and end is not None and begin <= last and end >= first
+    return any(bool(schedule(step)[0]) for step in range(first, last + 1))
+
+
+def _due(schedule: Any, number: int, first: int, last: int) -> bool:
+    if isinstance(schedule, PruningSchedule):
+        return any(schedule.due(step, number) for step in range(first, last + 1))
+    return any(bool(schedule(step)[0]) for step in range(first, last + 1))
+
+
+def _sparsity(schedule: Any, step: int) -> float:
+    if isinstance(schedule, PruningSchedule):
+        return schedule.sparsity(step)
+    return float(schedule(step)[1])
+
+
+def _finite(tensors: Any) -> Tensor:
+    flags = [ops.all(ops.isfinite(tensor)) for tensor in tensors]
+    return ops.all(ops.stack(flags))

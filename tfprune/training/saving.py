@@ -1,0 +1,195 @@
+"""How a pruned model is saved and comes back: its settings travel in the model's `build_config`.
+
+Plain Keras ignores that key and loads the effective weights. With tfprune imported, a Functional or
+Sequential model is found under the registered names `tfprune>Functional`, `tfprune>Sequential`, and
+any other `keras.Model` through `Model.build_from_config`, which tfprune makes look at the key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import threading
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+from tfprune.training import _keras
+from tfprune.training.layers import STATE, weighted_layers
+
+KEY = "tfprune"
+FORMAT = 1
+
+
+class _Local(threading.local):
+    plain = False
+
+
+_local = _Local()
+
+
+@contextlib.contextmanager
+def plain_configuration() -> Iterator[None]:
+    """Inside, models are serialised as if they were not pruned."""
+    before, _local.plain = _local.plain, True
+    try:
+        yield
+    finally:
+        _local.plain = before
+
+
+def settings(model: keras.Model) -> dict[str, Any]:
+    """What a file says of a pruned model: for each pruned layer its place, method and schedule."""
+    layers = []
+    for index, (_, layer) in enumerate(weighted_layers(model)):
+        state = getattr(layer, STATE, None)
+        if state is not None and not state.wrapped:
+            layers.append(
+                {
+                    "index": index,
+                    "path": state.path_in_model,
+                    "method": keras.saving.serialize_keras_object(state.method),
+                    "schedule": keras.saving.serialize_keras_object(state.schedule),
+                }
+            )
+    return {"format": FORMAT, "layers": layers}
+
+
+def attach_settings(model: keras.Model, saved: Any) -> None:
+    """Prune a freshly built model as `settings` says; layers that are pruned already stay.
+
+    Raises:
+        ValueError: if the settings are damaged, or from a newer tfprune.
+    """
+    from tfprune.training import host
+
+    layers = weighted_layers(model)
+    try:
+        if saved["format"] != FORMAT:
+            raise ValueError(f"format {saved['format']} instead of {FORMAT}; update tfprune")
+        for row in saved["layers"]:
+            _, layer = layers[row["index"]]
+            if not hasattr(layer, STATE):
+                method = keras.saving.deserialize_keras_object(row["method"])
+                schedule = keras.saving.deserialize_keras_object(row["schedule"])
+                host.attach(layer, method, schedule, row["path"])
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"The pruning settings saved with model '{model.name}' cannot be used: {error!r}. "
+            "Load the file without importing tfprune to get the pruned function alone."
+        ) from error
+    host.share_cells(model)
+    mark(model)
+    _keras.forget_traces(model)
+
+
+def mark(model: keras.Model) -> None:
+    """Let a model save its pruning settings, and check in `fit` that a callback is there."""
+    if not hasattr(type(model), "_tfprune_plain"):
+        _exchange(model, _marked_class(type(model)))
+
+
+def unmark(model: keras.Model) -> None:
+    """Undo `mark`."""
+    _exchange(model, getattr(type(model), "_tfprune_plain", type(model)))
+
+
+def _exchange(model: keras.Model, cls: type) -> None:
+    object.__dict__["__class__"].__set__(model, cls)
+
+
+@_keras.memoized
+def _marked_class(cls: type) -> type:
+    body: dict[str, Any] = {
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        "__doc__": cls.__doc__,
+        "_tfprune_plain": cls,
+        "fit": _fit(cls),
+        "__reduce__": _reduce(cls),
+        "get_build_config": _get_build_config(cls),
+    }
+    if cls in _REGISTERED:
+        body["from_config"] = classmethod(_from_config(cls))
+        body["build_from_config"] = _build_from_config(cls)
+    else:
+        body["__class__"] = property(lambda self: cls)
+    return types.new_class(cls.__name__, (cls,), {}, lambda space: space.update(body))
+
+
+def _reduce(cls: Any) -> Callable[[Any], Any]:
+    def __reduce__(self: Any) -> Any:
+        """Pickle through the class that can be found by its name."""
+        function, arguments = cls.__reduce__(self)
+        return getattr(cls, function.__name__), arguments
+
+    return __reduce__
+
+
+def _get_build_config(cls: Any) -> Callable[[Any], Any]:
+    def get_build_config(self: Any) -> Any:
+        """The base class' build configuration with the pruning settings."""
+        config = cls.get_build_config(self)
+        return config if _local.plain else {**(config or {}), KEY: settings(self)}
+
+    return get_build_config
+
+
+def _from_config(cls: Any) -> Callable[..., Any]:
+    def from_config(self: Any, config: Any, custom_objects: Any = None) -> Any:
+        """Make the model; Keras then calls `build_from_config`, as it is not built yet."""
+        model = cls.from_config.__func__(self, config, custom_objects)
+        model.built = False
+        return model
+
+    return from_config
+
+
+def _build_from_config(cls: Any) -> Callable[[Any, Any], None]:
+    def build_from_config(self: Any, config: Any) -> None:
+        """Attach the saved pruning state to the layers."""
+        self.built = True
+        if KEY in config:
+            attach_settings(self, config[KEY])
+
+    return build_from_config
+
+
+def _fit(cls: Any) -> Callable[..., Any]:
+    signature = inspect.signature(cls.fit)
+
+    @functools.wraps(cls.fit)
+    def fit(self: Any, *args: Any, **kwargs: Any) -> Any:
+        from tfprune.training.callback import arranged
+
+        bound = signature.bind(self, *args, **kwargs)
+        if "callbacks" in signature.parameters:
+            bound.arguments["callbacks"] = arranged(self, bound.arguments.get("callbacks"))
+        return cls.fit(*bound.args, **bound.kwargs)
+
+    return fit
+
+
+_REGISTERED = (_keras.Functional, keras.Sequential)
+
+
+def install() -> None:
+    """Make `keras.models.load_model` know pruned models; called once, on import of tfprune."""
+    for cls in _REGISTERED:
+        marked = _marked_class(cls)
+        keras.saving.register_keras_serializable(package="tfprune", name=cls.__name__)(marked)
+    original = keras.Model.build_from_config
+    if hasattr(original, "_tfprune"):
+        return
+
+    @functools.wraps(original)
+    def build_from_config(self: Any, config: Any) -> None:
+        original(self, config)
+        if config and KEY in config and not _local.plain:
+            attach_settings(self, config[KEY])
+
+    build_from_config._tfprune = True  # type: ignore[attr-defined]
+    keras.Model.build_from_config = build_from_config
