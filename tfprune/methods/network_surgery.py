@@ -156,7 +156,13 @@ class NetworkSurgery(Method):
         for value in values:
             if value is not None:
                 check_number("c", value)
+        if not isinstance(self.prune_biases, bool):
+            raise TypeError(
+                f"`prune_biases` must be True or False. Received: {self.prune_biases!r}."
+            )
         if isinstance(self.c, Mapping):
+            if not self.c:
+                raise ValueError("`c` must not be an empty dict. Received: {}.")
             for pattern in self.c:
                 _check_pattern(pattern)
             object.__setattr__(self, "c", dict(self.c))
@@ -172,7 +178,7 @@ class NetworkSurgery(Method):
             return self, schedule
         if self.c is not None:
             raise ValueError(
-                "With `c`, thresholds decide how sparse a layer gets: use a SurgerySchedule without "
+                "With `c`, thresholds decide how sparse a layer gets: use SurgerySchedule without "
                 f"`target_sparsity`. Received: c={self.c!r}, schedule={schedule!r}."
             )
         if self.target_sparsity is None:
@@ -201,18 +207,16 @@ class NetworkSurgery(Method):
         """One surgery on one layer: eq. 3 with the frozen threshold, or the solved one."""
         if self.target_sparsity is not None:
             return self._solve(layer, sparsity)
-        c = ops.cast(per_layer(1.0 if self.c is None else self.c, layer.name, 1.0), "float32")
-        mean, std = moments(list(layer.latents.values()))
-        first = ops.maximum(mean + c * std, 0.0)
-        threshold = layer.state["threshold"]
-        threshold = ops.where(threshold < 0, first, threshold)
+        c = per_layer(1.0 if self.c is None else self.c, layer.name, 1.0)
+        frozen = layer.state["threshold"]
+        threshold = ops.cond(frozen < 0, lambda: first_threshold(layer, c), lambda: frozen)
         kept = {
             name: masks.hysteresis(
                 ops.abs(latent), layer.masks[name], LOW * threshold, HIGH * threshold
             )
             for name, latent in layer.latents.items()
         }
-        return kept, {"threshold": threshold, "c": c}
+        return kept, {"threshold": threshold, "c": ops.cast(c, "float32")}
 
     def _solve(
         self, layer: LayerTensors, sparsity: Tensor
@@ -236,6 +240,12 @@ def _check_pattern(pattern: Any) -> None:
         raise ValueError(
             f"The keys of `c` must be regular expressions of layer names. Received: {pattern!r}."
         ) from error
+
+
+def first_threshold(layer: LayerTensors, c: float) -> Tensor:
+    """`max(mu + c * std, 0)` of the layer's weights as they are now."""
+    mean, std = moments(list(layer.latents.values()))
+    return ops.maximum(mean + c * std, 0.0)
 
 
 def moments(tensors: list[Tensor]) -> tuple[Tensor, Tensor]:

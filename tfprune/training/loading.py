@@ -39,7 +39,7 @@ def load_model(
         model = keras.models.load_model(
             path, custom_objects=custom_objects, compile=compile, safe_mode=safe_mode
         )
-        if saved is not None and saved["layers"] and not is_pruned(model):
+        if saved is not None and not is_pruned(model):
             saving.attach_settings(model, saved)
             model.load_weights(path)
     except (OSError, KeyError, zipfile.BadZipFile, EOFError, RuntimeError) as error:
@@ -55,4 +55,6 @@ def _saved_settings(path: str) -> dict[str, Any] | None:
         raise ValueError(
             f"{path!r} must be a whole `.keras` file, as `model.save` writes it: {error!r}."
         ) from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path!r} must hold a model. Received: {type(config).__name__}.")
     return (config.get("build_config") or {}).get(saving.KEY)

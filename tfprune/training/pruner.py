@@ -79,12 +79,10 @@ class Pruner:
         if not any(due):
             return
         wanted = [_sparsity(schedule, step) for schedule in schedules]
-        finite = self._update(
-            ops.convert_to_tensor(np.array(due)), ops.convert_to_tensor(np.array(wanted, "float32"))
-        )
+        arrays = np.array(due), np.array(wanted, "float32"), np.int32(step)
+        finite = self._update(*map(ops.convert_to_tensor, arrays))
         self._check_finite(ops.convert_to_numpy(finite), step)
         self.updates += 1
-        self._keep("last_step", step)
 
     def schedules(self, step: int = 0) -> list[Any]:
         """Each layer's schedule with every step settled: once, then saved with the model."""
@@ -142,7 +140,7 @@ class Pruner:
             self._keep("offset", self._offset)
             self._keep("last_step", max(last, 0))
 
-    def _keep(self, counter: str, value: int) -> None:
+    def _keep(self, counter: str, value: Any) -> None:
         for state in self.states:
             state.counters[counter].assign(value)
 
@@ -151,8 +149,9 @@ class Pruner:
         if self._previous is not None:
             self._keep("last_step", self._previous)
 
-    def _update_masks(self, due: Tensor, wanted: Tensor) -> Tensor:
+    def _update_masks(self, due: Tensor, wanted: Tensor, step: Tensor) -> Tensor:
         finite = []
+        self._keep("last_step", step)
         for numbers in self._groups():
             states = [self.states[number] for number in numbers]
             layers = [state.tensors() for state in states]

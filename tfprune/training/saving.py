@@ -17,8 +17,10 @@ from typing import Any
 
 import keras
 
+from tfprune.method import Method
+from tfprune.schedules import check_schedule
 from tfprune.training import _keras
-from tfprune.training.layers import STATE, weighted_layers
+from tfprune.training.layers import STATE, weight_specs, weighted_layers
 
 KEY = "tfprune"
 FORMAT = 1
@@ -51,6 +53,7 @@ def settings(model: keras.Model) -> dict[str, Any]:
                 {
                     "index": index,
                     "path": state.path_in_model,
+                    "weights": {name: list(spec.shape) for name, spec in state.specs.items()},
                     "method": keras.saving.serialize_keras_object(state.method),
                     "schedule": keras.saving.serialize_keras_object(state.schedule),
                 }
@@ -71,12 +74,10 @@ def attach_settings(model: keras.Model, saved: Any) -> None:
         if saved["format"] != FORMAT:
             raise ValueError(f"format {saved['format']} instead of {FORMAT}; update tfprune")
         for row in saved["layers"]:
-            _, layer = layers[row["index"]]
+            layer, method, schedule, path = _checked(row, layers)
             if not hasattr(layer, STATE):
-                method = keras.saving.deserialize_keras_object(row["method"])
-                schedule = keras.saving.deserialize_keras_object(row["schedule"])
-                host.attach(layer, method, schedule, row["path"])
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+                host.attach(layer, method, schedule, path)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"The pruning settings saved with model '{model.name}' cannot be used: {error!r}. "
             "Load the file without importing tfprune to get the pruned function alone."
@@ -84,6 +85,22 @@ def attach_settings(model: keras.Model, saved: Any) -> None:
     host.share_cells(model)
     mark(model)
     _keras.forget_traces(model)
+
+
+def _checked(row: dict[str, Any], layers: Any) -> tuple[keras.Layer, Method, Any, str]:
+    """One row of `settings`, or an error of any kind if it cannot be one."""
+    index, path = row["index"], row["path"]
+    if not (isinstance(index, int) and index >= 0 and isinstance(path, str)):
+        raise ValueError(f"index {index!r} or path {path!r} is damaged")
+    layer = layers[index][1]
+    method = keras.saving.deserialize_keras_object(row["method"])
+    schedule = check_schedule(keras.saving.deserialize_keras_object(row["schedule"]))
+    if not isinstance(method, Method):
+        raise TypeError(f"{method!r} is no method")
+    found = {spec.name: list(spec.shape) for spec in weight_specs(layer, method.prune_biases)}
+    if not found or found != row["weights"]:
+        raise ValueError(f"layer '{path}' should have the weights {row['weights']}, has {found}")
+    return layer, method, schedule, path
 
 
 def mark(model: keras.Model) -> None:
@@ -109,6 +126,7 @@ def _marked_class(cls: type) -> type:
         "__doc__": cls.__doc__,
         "_tfprune_plain": cls,
         "fit": _fit(cls),
+        "save": _save(cls),
         "__reduce__": _reduce(cls),
         "get_build_config": _get_build_config(cls),
     }
@@ -118,6 +136,19 @@ def _marked_class(cls: type) -> type:
     else:
         body["__class__"] = property(lambda self: cls)
     return types.new_class(cls.__name__, (cls,), {}, lambda space: space.update(body))
+
+
+def _save(cls: Any) -> Callable[..., None]:
+    @functools.wraps(cls.save)
+    def save(self: Any, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                "A pruned model is saved as `.keras`, since the old HDF5 format cannot hold its "
+                f"masks. Received: {filepath!r}."
+            )
+        cls.save(self, filepath, *args, **kwargs)
+
+    return save
 
 
 def _reduce(cls: Any) -> Callable[[Any], Any]:

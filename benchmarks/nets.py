@@ -1,0 +1,73 @@
+"""The networks of the papers, built by hand in Keras."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import layers
+
+
+def lenet5(decay: float) -> keras.Model:
+    """Caffe's LeNet-5, 431,080 parameters; its convolutions have no activation."""
+    options = _options(decay)
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(20, 5, name="conv1", **options),
+            layers.MaxPooling2D(),
+            layers.Conv2D(50, 5, name="conv2", **options),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(500, activation="relu", name="fc1", **options),
+            layers.Dense(10, name="fc2", **options),
+        ],
+        name="lenet5",
+    )
+
+
+def lenet300(decay: float) -> keras.Model:
+    """LeNet-300-100, 266,610 parameters."""
+    options = _options(decay)
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Flatten(),
+            layers.Dense(300, activation="relu", name="fc1", **options),
+            layers.Dense(100, activation="relu", name="fc2", **options),
+            layers.Dense(10, name="fc3", **options),
+        ],
+        name="lenet300",
+    )
+
+
+def resnet20(classes: int = 10, width: int = 16) -> keras.Model:
+    """He et al.'s ResNet-20 for 32x32 images: 3 stages of 3 blocks, padded shortcuts (option A)."""
+    inputs = keras.Input((32, 32, 3))
+    x = _conv_bn(inputs, width, 1, relu=True)
+    for stage in range(3):
+        for block in range(3):
+            channels, stride = width * 2**stage, 2 if stage and not block else 1
+            y = _conv_bn(x, channels, stride, relu=True)
+            y = _conv_bn(y, channels, 1, relu=False)
+            if stride == 2:
+                x = layers.AveragePooling2D(1, 2)(x)
+                zeros = layers.Rescaling(0.0)(x)
+                x = layers.Concatenate()([x, zeros])
+            x = layers.ReLU()(layers.Add()([x, y]))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(classes)(x), name="resnet20")
+
+
+def _conv_bn(x: Any, channels: int, stride: int, relu: bool) -> Any:
+    x = layers.Conv2D(channels, 3, stride, padding="same", use_bias=False)(x)
+    x = layers.BatchNormalization()(x)
+    return layers.ReLU()(x) if relu else x
+
+
+def _options(decay: float) -> dict[str, Any]:
+    """Keras' L2 term is l2 * w^2, whose gradient is 2 * l2 * w: half of Caffe's decay."""
+    return {
+        "kernel_regularizer": keras.regularizers.L2(decay / 2),
+        "bias_regularizer": keras.regularizers.L2(decay / 2),
+    }

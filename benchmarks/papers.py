@@ -1,0 +1,132 @@
+"""Reproduce a row of a paper's table: `python benchmarks/papers.py --experiment dns-lenet5`.
+
+Hyper-parameters were chosen on a validation split of the training set (`--curve` shows that); the
+rows are trained on the whole training set and report the test split, which chose nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+COUNTS = ("compression", "compression_weights", "compression_with_indices")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the experiment, or what is left of it, and write `<out>/<experiment>.json` and `.md`."""
+    options = _options(arguments)
+    from experiments import EXPERIMENTS
+
+    if options.experiment not in EXPERIMENTS:
+        print(f"--experiment must be one of {', '.join(EXPERIMENTS)}.", file=sys.stderr)
+        return 2
+    import training
+
+    experiment = EXPERIMENTS[options.experiment]
+    out = Path(options.out)
+    report: dict[str, Any] = {
+        "experiment": experiment.name,
+        "date": date.today().isoformat(),
+        "hardware": hardware(),
+        "paper": experiment.paper,
+        "rows": [],
+        "curve": [],
+    }
+    if options.curve:
+        data = training.load(experiment, options.data_dir, validate=True)
+        for offset in experiment.offsets:
+            folder = out / experiment.name / "validation" / "seed0"
+            row = training.run(experiment, 0, data, folder, offset)
+            report["curve"].append({**row, "validation_error": row.pop("test_error")})
+    data = training.load(experiment, options.data_dir, validate=False)
+    for seed in range(options.seeds):
+        folder = out / experiment.name / f"seed{seed}"
+        report["rows"].append(training.run(experiment, seed, data, folder))
+        _write(out, experiment, report)
+    _write(out, experiment, report)
+    print(table(experiment.title, report))
+    return 0
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--experiment", required=True)
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0 on")
+    parser.add_argument("--data-dir", help="folder of tensorflow_datasets")
+    parser.add_argument("--out", default="build/papers", help="folder for results and backups")
+    parser.add_argument("--curve", action="store_true", help="also the curve, on validation data")
+    return parser.parse_args(arguments)
+
+
+def hardware() -> str:
+    """Processor, cores in use, Python and TensorFlow."""
+    import tensorflow as tf
+
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [x.split(":")[1] for x in cpuinfo.read_text().splitlines() if "model name" in x]
+        name = models[0].strip() if models else name
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} cores of {name}, TensorFlow {tf.__version__}"
+
+
+def table(title: str, report: dict[str, Any]) -> str:
+    """The rows beside the paper's, as Markdown."""
+    lines = [
+        f"### {title}",
+        "",
+        f"{report['hardware']}, {report['date']}.",
+        "",
+        "| | dense error % | error % | compression | weights only | with indices | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    paper = report["paper"]
+    lines.append(
+        f"| paper | {paper['dense_error']} | {paper['test_error']} | {paper['compression']} | | | |"
+    )
+    rows = report["rows"]
+    for row in rows:
+        lines.append(_line(f"seed {row['seed']}", row))
+    if len(rows) > 1:
+        lines.append(_line("**mean**", _summary(rows, lambda v: sum(v) / len(v))))
+        lines.append(_line("spread (max - min)", _summary(rows, lambda v: max(v) - min(v))))
+    if report["curve"]:
+        lines += ["", "Trade-off on the validation split, seed 0:", ""]
+        lines += ["| offset of c | validation error % | compression |", "|---|---|---|"]
+        for row in report["curve"]:
+            error, ratio = row["validation_error"], row["compression"]
+            lines.append(f"| {row['offset']:+g} | {error:.2f} | {ratio:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _summary(rows: list[dict[str, Any]], how: Any) -> dict[str, float]:
+    keys = ("dense_error", "test_error", *COUNTS, "seconds")
+    return {key: how([row[key] for row in rows]) for key in keys}
+
+
+def _line(name: str, row: dict[str, Any]) -> str:
+    counts = " | ".join(f"{row[key]:.1f}" for key in COUNTS)
+    errors = f"{row['dense_error']:.2f} | {row['test_error']:.2f}"
+    return f"| {name} | {errors} | {counts} | {row['seconds']:.0f} |"
+
+
+def _write(out: Path, experiment: Any, report: dict[str, Any]) -> None:
+    from training import write_json
+
+    write_json(out / f"{experiment.name}.json", report)
+    temporary = out / f"{experiment.name}.md.partial"
+    temporary.write_text(table(experiment.title, report))
+    os.replace(temporary, out / f"{experiment.name}.md")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""Train a dense net and its pruned twin from a seed, going on where an interrupted run stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from experiments import Experiment, Training
+
+import tfprune
+from tfprune.data import load_data
+from tfprune.measure import measure
+
+EPOCH = 1000  # steps between backups
+HELD_OUT = 10_000  # images of the training set that make the validation split
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+def load(experiment: Experiment, data_dir: str | None, validate: bool) -> tuple[Pair, Pair]:
+    """(training, evaluation): all training images and the test split, or parts of the former."""
+    data = load_data(experiment.data, data_dir)
+    x, y = (np.concatenate(pair) for pair in zip(data.train, data.validation, strict=True))
+    if not validate:
+        return (x, y), data.test
+    order = np.random.default_rng(2016).permutation(len(x))
+    held, rest = order[:HELD_OUT], order[HELD_OUT:]
+    return (x[rest], y[rest]), (x[held], y[held])
+
+
+def run(
+    experiment: Experiment, seed: int, data: tuple[Pair, Pair], folder: Path, offset: float = 0.0
+) -> dict[str, Any]:
+    """One seed: the dense net (shared by all offsets), the pruned net, their errors and counts."""
+    result = folder / f"offset{offset:+g}.json"
+    if result.exists():
+        return json.loads(result.read_text())
+    folder.mkdir(parents=True, exist_ok=True)
+    fit_pair, evaluation = data
+    dense, dense_seconds = _dense(experiment, seed, fit_pair, folder)
+    keras.utils.set_random_seed(1000 + seed)
+    schedule = _seeded(experiment.schedule, seed)
+    pruned = tfprune.prune(dense, experiment.method(offset), schedule)
+    seconds = _fit(pruned, experiment.pruning, seed + 1, fit_pair, folder / f"offset{offset:+g}")
+    counts = measure(pruned)
+    row = {
+        "seed": seed,
+        "offset": offset,
+        "dense_error": error(dense, evaluation),
+        "test_error": error(pruned, evaluation),
+        "compression": counts.compression,
+        "compression_weights": counts.compression_weights,
+        "compression_with_indices": counts.compression_with_indices,
+        "seconds": round(dense_seconds + seconds, 1),
+        "kept": {layer.name: layer.nonzero for layer in counts.layers},
+    }
+    pruned.save(folder / f"offset{offset:+g}.keras")
+    write_json(result, row)
+    return row
+
+
+def _seeded(schedule: Any, seed: int) -> Any:
+    import dataclasses
+
+    return dataclasses.replace(schedule, seed=seed) if hasattr(schedule, "seed") else schedule
+
+
+def _dense(
+    experiment: Experiment, seed: int, data: Pair, folder: Path
+) -> tuple[keras.Model, float]:
+    keras.utils.set_random_seed(seed)
+    model = experiment.net(experiment.decay)
+    saved = folder / "dense.weights.h5"
+    if not saved.exists():
+        seconds = _fit(model, experiment.dense, seed, data, folder / "dense")
+        temporary = folder / "partial.weights.h5"
+        model.save_weights(temporary)
+        write_json(folder / "dense.json", {"seconds": seconds})
+        os.replace(temporary, saved)
+    plain = experiment.net(experiment.decay)
+    plain.load_weights(saved, skip_mismatch=False)
+    return plain, json.loads((folder / "dense.json").read_text())["seconds"]
+
+
+def _fit(model: keras.Model, how: Training, seed: int, data: Pair, folder: Path) -> float:
+    """Train, with a backup after every thousand steps; returns seconds, over all its starts."""
+    rate = keras.optimizers.schedules.CosineDecay(how.rate, how.steps)
+    optimizer = keras.optimizers.SGD(rate, momentum=how.momentum)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, metrics=["accuracy"])
+    clock = _Clock(folder / "seconds.json")
+    callbacks = [keras.callbacks.BackupAndRestore(str(folder / "backup")), clock]
+    if tfprune.is_pruned(model):
+        callbacks.append(tfprune.PruningCallback())
+    model.fit(
+        batches(data, how.batch, seed),
+        epochs=-(-how.steps // EPOCH),
+        steps_per_epoch=min(EPOCH, how.steps),
+        callbacks=callbacks,
+        verbose=1 if sys.stderr.isatty() else 2,
+    )
+    return clock.seconds
+
+
+def batches(data: Pair, size: int, seed: int) -> tf.data.Dataset:
+    """Endless shuffled batches of arrays that stay in memory."""
+    x, y = tf.constant(data[0]), tf.constant(data[1])
+    order = tf.data.Dataset.range(len(data[0])).shuffle(len(data[0]), seed=seed).repeat()
+    picked = order.batch(size).map(lambda i: (tf.gather(x, i), tf.gather(y, i)))
+    return picked.prefetch(4)
+
+
+def error(model: keras.Model, data: Pair) -> float:
+    """Percent of wrong answers."""
+    answers = model.predict(data[0], batch_size=500, verbose=0).argmax(-1)
+    return round(100 * float(np.mean(answers != data[1])), 3)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write to a temporary name, then rename."""
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(json.dumps(value, indent=1))
+    os.replace(temporary, path)
+
+
+class _Clock(keras.callbacks.Callback):
+    """Training seconds, summed over interrupted runs."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.seconds = json.loads(path.read_text()) if path.exists() else 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.seconds += time.perf_counter() - self._began
+        write_json(self.path, self.seconds)

@@ -1,0 +1,33 @@
+"""What all tests share: a quiet TensorFlow with two CPU devices, fresh names, fixed seeds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import hypothesis
+import keras
+import pytest
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+    # For MirroredStrategy; it must be said before TensorFlow is first used.
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+# The same examples on every run, and no limit on the time of one: the first call traces a graph.
+hypothesis.settings.register_profile("tfprune", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("tfprune")
+
+
+@pytest.fixture(autouse=True)
+def fresh_keras() -> Iterator[None]:
+    """Fresh layer names, seed 0, the dtype policy put back: no test sees another's traces."""
+    policy = keras.config.dtype_policy()
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy(policy)

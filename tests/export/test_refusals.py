@@ -1,0 +1,169 @@
+"""No wrong file is handed out, and nothing is left behind where export fails."""
+
+import os
+
+import keras
+import numpy as np
+import pytest
+
+from tfprune.export import ExportError, convert, export_tflite, verify
+from tfprune.export.storage import STORAGES
+
+
+@pytest.fixture
+def older(tmp_path):
+    place = tmp_path / "m.tflite"
+    place.write_bytes(b"older file")
+    return place
+
+
+def untouched(place):
+    return place.read_bytes() == b"older file" and os.listdir(place.parent) == [place.name]
+
+
+def spoil(monkeypatch, change):
+    """Let the converter give out `change(bytes)`."""
+    original = convert._convert
+    monkeypatch.setattr(convert, "_convert", lambda *a: change(original(*a)))
+
+
+def flip_kernel(model):
+    """Return a change that negates the first kernel inside the file, the format staying valid."""
+    kernel = model.layers[0].get_weights()[0].T.astype("float32").tobytes()
+    negative = (-np.frombuffer(kernel, "float32")).tobytes()
+
+    def change(data):
+        assert data.count(kernel) == 1
+        return data.replace(kernel, negative)
+
+    return change
+
+
+def test_wrong_weights_are_refused(dense_model, older, monkeypatch):
+    spoil(monkeypatch, flip_kernel(dense_model))
+    with pytest.raises(ExportError, match=r"not written, Keras and the default.*limit 0\.0001"):
+        export_tflite(dense_model, older)
+    assert untouched(older)
+
+
+def test_nan_in_the_file_is_refused_at_any_tolerance(dense_model, older, monkeypatch):
+    kernel = dense_model.layers[0].get_weights()[0].T.tobytes()
+    nan = np.full(len(kernel) // 4, np.nan, "float32").tobytes()
+    spoil(monkeypatch, lambda data: data.replace(kernel, nan))
+    with pytest.raises(ExportError, match="nan"):
+        export_tflite(dense_model, older, tolerance=1e30)
+    assert untouched(older)
+
+
+@pytest.mark.parametrize("storage", ["int8", "int8_dynamic"])
+def test_wrong_quantised_file_is_refused(storage, dense_model, older, monkeypatch, rng):
+    other = keras.models.clone_model(dense_model)
+    other.set_weights([-w for w in dense_model.get_weights()])
+    wrong = convert.dense
+    data = rng.random((20, 6), "float32")
+
+    def swap(view, stored, rows):
+        from tfprune.export.view import view_of
+
+        return wrong(view if stored.exact else view_of(other), stored, rows)
+
+    monkeypatch.setitem(convert.TARGETS, "dense", swap)
+    with pytest.raises(ExportError, match=r"more representative|storage=.float32"):
+        export_tflite(dense_model, older, storage=storage, representative_data=data)
+    assert untouched(older)
+
+
+@pytest.mark.parametrize("change", [lambda d: d[: len(d) // 2], lambda d: b"", lambda d: b"x" * 99])
+def test_file_that_does_not_load_is_refused(change, dense_model, older, monkeypatch):
+    spoil(monkeypatch, change)
+    with pytest.raises(ExportError, match="default kernels"):
+        export_tflite(dense_model, older)
+    assert untouched(older)
+
+
+def test_file_that_ends_its_process_is_refused(dense_model, older, monkeypatch):
+    from tfprune.export import isolated
+
+    monkeypatch.setattr(isolated, "_START", "import os; os.abort()")
+    with pytest.raises(ExportError, match="SIGABRT"):
+        export_tflite(dense_model, older)
+    assert untouched(older)
+
+
+def test_failed_replace_leaves_the_older_file(dense_model, older, monkeypatch):
+    def refuse(*_):
+        raise OSError("disk is gone")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match="disk is gone"):
+        export_tflite(dense_model, older)
+    assert untouched(older)
+
+
+def test_nan_weights_are_refused_before_converting(dense_model, older):
+    kernel = dense_model.layers[0].get_weights()[0].copy()
+    kernel[0, 0] = np.inf
+    dense_model.layers[0].kernel.assign(kernel)
+    with pytest.raises(ValueError, match=r"finite.*kernel"):
+        export_tflite(dense_model, older)
+    assert untouched(older)
+
+
+def test_model_without_builtin_ops_is_refused(tmp_path):
+    class Weird(keras.layers.Layer):
+        def call(self, x):
+            import tensorflow as tf
+
+            return tf.raw_ops.Erfinv(x=x)
+
+    model = keras.Sequential([keras.Input((4,)), Weird()])
+    with pytest.raises(ExportError, match="can't be converted"):
+        export_tflite(model, tmp_path / "m.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        ({"target": "fastest"}, ValueError, "`target` must be one of.*'dense'.*'fastest'"),
+        ({"storage": "int4"}, ValueError, "`storage` must be one of.*'int4'"),
+        ({"storage": ["int8"]}, ValueError, "`storage`"),
+        ({"storage": "int8"}, ValueError, r"needs `representative_data`.*tf\.data\.Dataset"),
+        ({"path": "m.bin"}, ValueError, "end in '.tflite'"),
+        ({"path": "nowhere/m.tflite"}, ValueError, "folder of `path` must exist"),
+        ({"path": 3}, TypeError, "`path`"),
+        ({"model": "model.keras"}, TypeError, "Keras 3 model"),
+        ({"tolerance": float("nan")}, ValueError, "`tolerance`"),
+        ({"tolerance": "small"}, TypeError, "`tolerance`"),
+        ({"samples": np.zeros((3, 5), "f")}, ValueError, r"`samples`.*\(None, 6\).*\(3, 5\)"),
+        ({"samples": np.zeros((0, 6), "f")}, ValueError, "at least one"),
+        ({"samples": np.full((2, 6), np.nan)}, ValueError, "finite"),
+        ({"samples": [["a"]]}, TypeError, "`samples` must hold numbers"),
+        ({"samples": 5}, ValueError, "`samples`"),
+        ({"representative_data": {"x": np.zeros((2, 6))}}, ValueError, "`representative_data`"),
+    ],
+)
+def test_bad_arguments(arguments, error, match, dense_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(convert, "_save", lambda *_: pytest.fail("converted a bad request"))
+    with pytest.raises(error, match=match):
+        export_tflite(**{"model": dense_model, "path": "m.tflite", **arguments})
+    assert not list(tmp_path.iterdir())
+
+
+def test_unbuilt_model(tmp_path):
+    with pytest.raises(ValueError, match="must be built"):
+        export_tflite(keras.Sequential([keras.layers.Dense(2)]), tmp_path / "m.tflite")
+
+
+def test_comparison_measures_what_it_says():
+    a = [{"y": np.array([[1.0, 4.0]])}, {"y": np.array([[3.0, 0.0]])}]
+    b = [{"y": np.array([[1.0, 3.0]])}, {"y": np.array([[1.0, 2.0]])}]
+    result = verify.compare(a, b)
+    assert result.max_error == pytest.approx(2 / 4)
+    assert result.rms_error == pytest.approx(np.sqrt((1 + 4 + 4) / (1 + 16 + 9)))
+    assert result.agreement == 0.5
+    assert verify.compare(a, a).within(STORAGES["float32"])
+    nan = [{"y": np.array([[np.nan, 0.0]])}] * 2
+    assert not verify.compare(a, nan).within(STORAGES["float32"])
+    assert not verify.compare(nan, nan).within(STORAGES["float32"])

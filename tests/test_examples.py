@@ -1,0 +1,49 @@
+"""The examples run, each from another directory, and stay short; so does the README's first code."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_example(example: Path, tmp_path: Path) -> None:
+    assert len(example.read_text().splitlines()) <= 60
+    command = [sys.executable, str(example), "--steps", "60"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert "compression" in run.stdout, run.stdout[-2000:]
+
+
+def first_code(markdown: str) -> tuple[int, str]:
+    """The line on which the first Python block of a page ends, and the block."""
+    block = re.search(r"```python\n(.*?)```", markdown, re.DOTALL)
+    assert block is not None
+    return markdown[: block.end()].count("\n") + 1, block.group(1)
+
+
+def test_readme_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    last_line, code = first_code((ROOT / "README.md").read_text())
+    statements = [line for line in code.splitlines() if line and not line.startswith("import")]
+    assert last_line <= 16 and len(statements) == 6
+    monkeypatch.chdir(tmp_path)
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((12,)), keras.layers.Dense(24, "relu"), keras.layers.Dense(4, "softmax")]
+    )
+    model.save("my_model.keras")
+    x = np.random.default_rng(0).normal(size=(320, 12)).astype("float32")
+    names = {"x": x, "y": x[:, :4].argmax(-1)}
+    exec(code, names)
+    assert Path("model.tflite").exists()
+    zeros = sum(int((np.array(w) == 0).sum()) for w in names["tfprune"].strip(names["pruned"]).weights)
+    assert zeros >= 0.85 * model.count_params()

@@ -1,0 +1,458 @@
+"""Saving a pruned model: plain Keras gets the pruned function, tfprune gets everything."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pathlib
+import pickle
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from training import structures
+from training.structures import CASES
+
+import tfprune
+from tfprune.training import pruned_layers
+from tfprune.training.layers import STATE
+
+METHODS = {"dense$": tfprune.Magnitude(), ".": tfprune.NetworkSurgery(c=0.2)}
+RELOADED = [name for name, case in CASES.items() if case.rebuilds]
+THROUGH_TFPRUNE = ("own_train_step", "built_in_init")  # not built by `build_from_config`
+X = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+Y = np.random.default_rng(1).normal(size=(8, 2)).astype("float32")
+
+PLAIN = """
+import sys
+sys.modules["tfprune"] = None  # cannot be imported
+import keras, numpy as np
+from training import structures
+folder = sys.argv[1]
+found = {}
+for name in sys.argv[2:]:
+    model = keras.models.load_model(f"{folder}/{name}.keras", safe_mode=False)
+    out = keras.tree.flatten(model(structures.data(name)))
+    found.update({f"{name}/{i}": np.asarray(o) for i, o in enumerate(out)})
+    assert not any("prune" in layer.name for layer in model._flatten_layers()), name
+np.savez(f"{folder}/plain.npz", **found)
+"""
+
+RESUMED = """
+import sys
+import numpy as np, keras, tfprune
+from training import structures, test_saving
+folder = sys.argv[1]
+for name in sys.argv[2:]:
+    load = tfprune.load_model if name in test_saving.THROUGH_TFPRUNE else keras.models.load_model
+    model = load(f"{folder}/{name}.keras", safe_mode=False)
+    before = test_saving.everything(model)
+    test_saving.train(model, name, 1)
+    np.savez(f"{folder}/{name}.resumed.npz", **before,
+             **{f"next/{k}": v for k, v in test_saving.everything(model).items()})
+"""
+
+
+def train(model: keras.Model, name: str, epochs: int = 2) -> None:
+    x = structures.data(name)
+    y = structures.targets(model(x))
+    schedule = [tfprune.PruningCallback(total_steps=8)]
+    model.fit(x, y, batch_size=4, epochs=epochs, shuffle=False, verbose=0, callbacks=schedule)
+
+
+def everything(model: keras.Model) -> dict[str, np.ndarray]:
+    """All variables, the optimizer's, and the plan, as arrays (text as bytes)."""
+    states = [getattr(layer, STATE) for _, layer in pruned_layers(model)]
+    plan = "\n".join(f"{s.path_in_model} {s.number} {s.method} {s.planned}" for s in states)
+    values = {f"w{i}": np.asarray(w) for i, w in enumerate(model.get_weights())}
+    slots = {f"o{i}": np.asarray(v) for i, v in enumerate(model.optimizer.variables)}
+    assert states
+    return {**values, **slots, "plan": np.frombuffer(plan.encode(), "uint8")}
+
+
+def make(name: str = "sequential", seed: int = 0, method: Any = None) -> keras.Model:
+    """A pruned model in the middle of its schedule."""
+    pruned = fresh(name, seed, method)
+    pruned.compile("adam", "mse")
+    train(pruned, name)
+    return pruned
+
+
+def fresh(name: str = "sequential", seed: int = 0, method: Any = None) -> keras.Model:
+    chosen = tfprune.NetworkSurgery(c=0.2) if method is None else method
+    model = structures.build(name, seed)
+    return tfprune.prune(model, chosen, in_place=not CASES[name].rebuilds)
+
+
+def same(one: keras.Model, other: keras.Model) -> bool:
+    pairs = list(zip(one.get_weights(), other.get_weights(), strict=True))
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def outputs(model: keras.Model, name: str = "sequential") -> list[np.ndarray]:
+    return [np.asarray(out) for out in keras.tree.flatten(model(structures.data(name)))]
+
+
+def agree(one: keras.Model, other: keras.Model, name: str = "sequential") -> bool:
+    pairs = zip(outputs(one, name), outputs(other, name), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def python(code: str, *arguments: str) -> None:
+    tests = pathlib.Path(__file__).parents[1]
+    path = os.pathsep.join([str(tests), str(tests.parent)])
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, *arguments],
+        env={**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, dict[str, Any]]:
+    """Every structure, trained half-way and saved; what was saved, and what comes a step later."""
+    folder, wanted = tmp_path_factory.mktemp("saved"), {}
+    for name in RELOADED:
+        model = make(name)
+        model.save(folder / f"{name}.keras")
+        before, out = everything(model), outputs(model, name)
+        train(model, name, 1)
+        wanted[name] = (out, before, everything(model))
+    return folder, wanted
+
+
+def test_plain_keras_loads_the_exact_pruned_function(saved: Any) -> None:
+    folder, wanted = saved
+    python(PLAIN, str(folder), *RELOADED)
+    with np.load(folder / "plain.npz") as found:
+        for name, (out, _, _) in wanted.items():
+            for i, value in enumerate(out):
+                np.testing.assert_array_equal(found[f"{name}/{i}"], value, err_msg=name)
+
+
+def test_a_new_process_goes_on_as_if_nothing_had_happened(saved: Any) -> None:
+    folder, wanted = saved
+    python(RESUMED, str(folder), *RELOADED)
+    for name, (_, before, after) in wanted.items():
+        with np.load(folder / f"{name}.resumed.npz") as found:
+            expected = {**before, **{f"next/{key}": value for key, value in after.items()}}
+            assert set(found) == set(expected)
+            for key, value in expected.items():
+                np.testing.assert_array_equal(found[key], value, err_msg=f"{name} {key}")
+
+
+@pytest.mark.parametrize("name", ["sequential", "convolutions", "subclassed", "without_config"])
+def test_weight_files_between_pruned_models(name: str, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "a.weights.h5"
+    one = make(name)
+    one.save_weights(file)
+    other = fresh(name, seed=5)
+    assert not agree(one, other, name)
+    other.load_weights(file)
+    assert same(one, other)
+    assert agree(one, other, name)
+
+
+@pytest.mark.parametrize("name", ["sequential", "convolutions", "user_layers", "without_config"])
+def test_weight_files_between_pruned_and_plain_models(name: str, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "a.weights.h5"
+    pruned, plain = make(name), structures.build(name, seed=5)
+    pruned.save_weights(file)
+    plain.load_weights(file)
+    assert agree(pruned, plain, name)
+    plain = structures.build(name, seed=6)
+    plain.save_weights(file)
+    pruned.load_weights(file)
+    assert agree(pruned, plain, name)
+    states = [layer.prune_state for _, layer in pruned_layers(pruned)]
+    assert {state.sparsity() for state in states} == {0.0}
+    assert {state.count("last_step") for state in states} == {-1}
+
+
+def test_weight_file_of_another_selection(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "a.weights.h5"
+    full = make("convolutions")
+    full.save_weights(file)
+    part = tfprune.prune(
+        structures.build("convolutions", 3), tfprune.NetworkSurgery(), None, "conv"
+    )
+    part.load_weights(file)
+    assert agree(part, full, "convolutions")
+    part.save_weights(file)
+    full = make("convolutions", seed=4)
+    full.load_weights(file)
+    assert agree(part, full, "convolutions")
+
+
+@pytest.mark.parametrize("load", [keras.models.load_model, tfprune.load_model])
+def test_partial_model_with_two_methods(load: Any, tmp_path: pathlib.Path) -> None:
+    model = make("convolutions", method={"separable": None, **METHODS})
+    model.save(tmp_path / "a.keras")
+    back = load(tmp_path / "a.keras")
+    assert same(model, back)
+    assert agree(model, back, "convolutions")
+
+    def described(m: keras.Model) -> list[Any]:
+        return [(p, x.prune_state.method, x.prune_state.planned) for p, x in pruned_layers(m)]
+
+    assert described(model) == described(back)
+    assert {type(method) for _, method, _ in described(back)} == {
+        tfprune.Magnitude,
+        tfprune.NetworkSurgery,
+    }
+    assert "separable_conv2d" not in dict(pruned_layers(back))
+
+
+def wrapped() -> keras.Model:
+    inputs = layers.Input((4,))
+    surgery = tfprune.layers.NetworkSurgeryPruned(
+        layers.Dense(6, activation="relu"), tfprune.NetworkSurgery(c=0.2), name="first"
+    )
+    timing = tfprune.ConstantSparsity(0.5, begin_step=1, end_step=5, frequency=2)
+    last = tfprune.layers.MagnitudePruned(layers.Dense(2), schedule=timing)
+    model = keras.Model(inputs, last(surgery(inputs)))
+    model.compile("adam", "mse")
+    model.fit(X, Y, batch_size=2, verbose=0, callbacks=[tfprune.PruningCallback()])
+    return model
+
+
+@pytest.mark.parametrize("load", [keras.models.load_model, tfprune.load_model])
+def test_wrappers_come_back(load: Any, tmp_path: pathlib.Path) -> None:
+    model = wrapped()
+    model.save(tmp_path / "a.keras")
+    back = load(tmp_path / "a.keras")
+    assert same(model, back)
+    np.testing.assert_array_equal(back(X), model(X))
+    assert [layer.prune_state.schedule for _, layer in pruned_layers(back)] == [
+        layer.prune_state.schedule for _, layer in pruned_layers(model)
+    ]
+    states = [layer.prune_state for _, layer in pruned_layers(back)]
+    assert states[1].sparsity() == 0.5
+    assert states[0].sparsity() > 0
+    plain = tfprune.strip(back)
+    np.testing.assert_array_equal(plain(X), model(X))
+    assert [type(layer).__name__ for layer in plain.layers] == ["InputLayer", "Dense", "Dense"]
+
+
+def test_get_and_set_weights() -> None:
+    one, other = make(), fresh(seed=5)
+    other.set_weights(one.get_weights())
+    assert same(one, other)
+    assert agree(one, other)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+@pytest.mark.parametrize("name", ["sequential", "shared_layer", "subclassed"])
+def test_deepcopy_and_pickle(name: str, copied: Any) -> None:
+    model = make(name)
+    twin = copied(model)
+    assert tfprune.is_pruned(twin)
+    assert same(model, twin)
+    twin.set_weights([np.zeros_like(w) for w in twin.get_weights()])
+    assert not same(model, twin)
+    assert any(np.any(w) for w in model.get_weights())
+
+
+@pytest.mark.parametrize("name", ["sequential", "shared_layer", "sequential_in_functional"])
+def test_clone_model_gives_a_plain_model(name: str) -> None:
+    model = make(name)
+    clone = keras.models.clone_model(model)
+    assert not tfprune.is_pruned(clone)
+    assert clone.built
+    assert tfprune.is_pruned(model)
+    clone.compile("adam", "mse")
+    x = structures.data(name)
+    clone.fit(x, structures.targets(clone(x)), verbose=0)
+
+
+def test_saved_model_computes_the_same(tmp_path: pathlib.Path) -> None:
+    tf = pytest.importorskip("tensorflow")
+    model = make("functional_in_sequential")
+    model.export(str(tmp_path / "saved"), verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "saved")).serve(X)
+    np.testing.assert_allclose(served, model(X), rtol=1e-6, atol=1e-7)
+
+
+def test_saving_again_gives_the_same(tmp_path: pathlib.Path) -> None:
+    model = make()
+    model.save(tmp_path / "a.keras")
+    weights = model.get_weights()
+    model.save(tmp_path / "a.keras")
+    assert all(np.array_equal(a, b) for a, b in zip(weights, model.get_weights(), strict=True))
+    keras.models.load_model(tmp_path / "a.keras").save(tmp_path / "b.keras")
+    back = keras.models.load_model(tmp_path / "b.keras")
+    assert same(model, back)
+    assert agree(model, back)
+
+
+def test_saving_while_masks_change(tmp_path: pathlib.Path) -> None:
+    seen: list[tuple[str, list[np.ndarray], np.ndarray, float]] = []
+
+    class Saver(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            file = str(tmp_path / f"{batch}.keras")
+            self.model.save(file)
+            sparsity = self.model.layers[0].prune_state.sparsity()
+            seen.append((file, self.model.get_weights(), np.asarray(self.model(X)), sparsity))
+
+    model = fresh(method=tfprune.Magnitude(target_sparsity=0.6))
+    model.compile("adam", "mse")
+    callbacks = [Saver(), tfprune.PruningCallback()]
+    model.fit(X, Y, batch_size=2, verbose=0, callbacks=callbacks)
+    for file, weights, out, _ in seen:
+        back = keras.models.load_model(file)
+        np.testing.assert_array_equal(back(X), out)
+        assert all(np.array_equal(a, b) for a, b in zip(back.get_weights(), weights, strict=True))
+    assert len({sparsity for *_, sparsity in seen}) > 2
+
+
+def test_stripped_file_knows_nothing_of_pruning(tmp_path: pathlib.Path) -> None:
+    tfprune.strip(make("subclassed")).save(tmp_path / "a.keras")
+    with zipfile.ZipFile(tmp_path / "a.keras") as archive:
+        texts = [archive.read(name) for name in archive.namelist()]
+    assert not any(b"prune" in text for text in texts)
+
+
+def test_legacy_format_is_refused(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match=r"\.keras"):
+        fresh().save(tmp_path / "a.h5")
+    assert not (tmp_path / "a.h5").exists()
+
+
+def test_file_of_another_method_is_refused(tmp_path: pathlib.Path) -> None:
+    make().save_weights(tmp_path / "a.weights.h5")
+    other = fresh(method=tfprune.Magnitude())
+    with pytest.raises(ValueError, match="must match the file's"):
+        other.load_weights(tmp_path / "a.weights.h5")
+
+
+def test_wrong_model_is_refused(tmp_path: pathlib.Path) -> None:
+    make().save_weights(tmp_path / "a.weights.h5")
+    with pytest.raises(ValueError):
+        fresh("convolutions").load_weights(tmp_path / "a.weights.h5")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    file = tmp_path_factory.mktemp("damage") / "a.keras"
+    fresh("convolutions").save(file)
+    return file
+
+
+def edited(source: pathlib.Path, name: str, change: Callable[[bytes], bytes | None]) -> str:
+    """A copy of a `.keras` file with one member changed (None: removed)."""
+    target = source.with_name("edited.keras")
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for member in old.namelist():
+            content = change(old.read(member)) if member == name else old.read(member)
+            if content is not None:
+                new.writestr(member, content)
+    return str(target)
+
+
+def settings(change: Callable[[dict[str, Any]], Any]) -> Callable[[bytes], bytes]:
+    def apply(content: bytes) -> bytes:
+        config = json.loads(content)
+        result = change(config["build_config"]["tfprune"])
+        if result is not None:
+            config["build_config"]["tfprune"] = result
+        return json.dumps(config).encode()
+
+    return apply
+
+
+def row(**values: Any) -> Callable[[bytes], bytes]:
+    return settings(lambda saved: saved["layers"][0].update(values))
+
+
+DAMAGE = {
+    "newer format": settings(lambda saved: saved.update(format=99)),
+    "no format": settings(lambda saved: saved.pop("format") and None),
+    "a list": settings(lambda saved: [1]),
+    "text": settings(lambda saved: "x"),
+    "no rows": settings(lambda saved: saved.update(layers=None)),
+    "row is text": settings(lambda saved: saved.update(layers=["a"])),
+    "index too large": row(index=99),
+    "index negative": row(index=-1),
+    "index of another layer": row(index=0),
+    "index of a neighbour": row(index=4),
+    "index is text": row(index="1"),
+    "no path": row(path=None),
+    "number is text": row(number="a"),
+    "no method": row(method=None),
+    "method is text": row(method="x"),
+    "method is a number": row(method=3),
+    "no schedule": row(schedule=None),
+    "unknown method": settings(
+        lambda saved: saved["layers"][0]["method"].update(
+            class_name="Nope", registered_name="tfprune>Nope", module="nope"
+        )
+    ),
+    "setting out of range": settings(
+        lambda saved: saved["layers"][0]["method"]["config"].update(target_sparsity=7)
+    ),
+    "unknown setting": settings(
+        lambda saved: saved["layers"][0]["method"]["config"].update(wrong=7)
+    ),
+    "other method": row(method=keras.saving.serialize_keras_object(tfprune.Magnitude())),
+}
+
+
+@pytest.mark.parametrize("load", [keras.models.load_model, tfprune.load_model])
+@pytest.mark.parametrize("what", DAMAGE)
+def test_damaged_settings(what: str, load: Any, archive: pathlib.Path) -> None:
+    with pytest.raises(ValueError) as error:
+        load(edited(archive, "config.json", DAMAGE[what]))
+    assert "prun" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("member", "change"),
+    [
+        ("config.json", lambda content: None),
+        ("config.json", lambda content: b"{"),
+        ("config.json", lambda content: b"[]"),
+        ("config.json", lambda content: content[: len(content) // 2]),
+        ("model.weights.h5", lambda content: None),
+        ("model.weights.h5", lambda content: b""),
+        ("model.weights.h5", lambda content: b"not a file of weights" * 50),
+        ("model.weights.h5", lambda content: content[: len(content) // 2]),
+    ],
+)
+def test_damaged_archive(member: str, change: Any, archive: pathlib.Path) -> None:
+    with pytest.raises(ValueError):
+        tfprune.load_model(edited(archive, member, change))
+
+
+@pytest.mark.parametrize("length", [0, 10, 0.3, 0.9999])
+def test_truncated_file(length: float, archive: pathlib.Path) -> None:
+    content = archive.read_bytes()
+    file = archive.with_name("short.keras")
+    file.write_bytes(content[: int(length * len(content)) if length < 1 else int(length)])
+    with pytest.raises(ValueError, match=r"short\.keras"):
+        tfprune.load_model(file)
+
+
+def test_wrong_paths(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        tfprune.load_model(tmp_path / "none.keras")
+    with pytest.raises(ValueError):
+        tfprune.load_model(tmp_path)
+    (tmp_path / "text.keras").write_text("hello")
+    with pytest.raises(ValueError):
+        tfprune.load_model(tmp_path / "text.keras")
+
+
+def test_plain_file_loads_as_a_plain_model(tmp_path: pathlib.Path) -> None:
+    structures.build("sequential").save(tmp_path / "a.keras")
+    assert not tfprune.is_pruned(tfprune.load_model(tmp_path / "a.keras"))

@@ -1,0 +1,289 @@
+"""The shell command `tfprune`: demo, prune, report, export."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+_BAD = (ValueError, TypeError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: as typed, without the program's name; None: those of the process.
+
+    Returns:
+        The exit code: 0; 2 for wrong usage or bad input; 1 where something failed on the way.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        with _only_result_on_stdout(options.json):
+            lines, data = options.run(options)
+        print(json.dumps(data, indent=2, allow_nan=False) if options.json else lines)
+        return 0
+    except KeyboardInterrupt:
+        return _say("interrupted", INTERRUPTED)
+    except Exception as error:
+        if options.traceback:
+            raise
+        return _say(one_line(error), BAD_INPUT if isinstance(error, _BAD) else FAILED)
+
+
+def _say(message: str, code: int) -> int:
+    print(f"tfprune: error: {message}", file=sys.stderr)
+    return code
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, on one line, without Keras' decoration."""
+    text = re.sub(r"\x1b\[[\d;]*m", "", str(error)).split("Arguments received by")[0]
+    lines = [line.strip() for line in text.splitlines()]
+    kept = [line for line in lines if line and not line.startswith("Exception encountered when")]
+    return " ".join(kept)[:600] or type(error).__name__
+
+
+def _only_result_on_stdout(active: bool) -> contextlib.AbstractContextManager[Any]:
+    """With --json, progress goes to stderr, so that stdout is one JSON document."""
+    return contextlib.redirect_stdout(sys.stderr) if active else contextlib.nullcontext()
+
+
+def _demo(options: argparse.Namespace) -> tuple[str, Any]:
+    from tfprune import demo
+
+    summary = demo.run_demo(
+        options.out,
+        options.data,
+        options.data_dir,
+        options.epochs,
+        options.dense_epochs,
+        options.sparsity,
+        options.seed,
+    )
+    written = "\n".join(f"  {Path(options.out) / name}" for name in demo.FILES)
+    return f"\n{demo.table(summary)}\n\nWritten:\n{written}", summary
+
+
+def _prune(options: argparse.Namespace) -> tuple[str, Any]:
+    _check_out(options.out, (".keras",))
+    import keras
+
+    import tfprune
+    from tfprune import workflow
+    from tfprune.data import load_data
+
+    keras.utils.set_random_seed(options.seed)
+    method = workflow.make_method(options.method, options.sparsity)
+    model = workflow.read_model(options.model)
+    if tfprune.is_pruned(model):
+        model = tfprune.strip(model)
+    data = load_data(options.data, options.data_dir, options.seed)
+    workflow.check_fit(model, data)
+    before = workflow.score(model.predict(data.test[0], verbose=0), data.test)
+    pruned, _ = workflow.prune_and_train(
+        model, method, data, options.epochs, options.batch_size, options.learning_rate
+    )
+    after = workflow.score(pruned.predict(data.test[0], verbose=0), data.test)
+    workflow.save_model(tfprune.strip(pruned) if options.strip else pruned, options.out)
+    numbers = tfprune.report(pruned)
+    metric = next(iter(after))
+    lines = f"\n{numbers}\n\ntest {metric}: {before[metric]:.4f} before, {after[metric]:.4f} pruned"
+    data_out = {"path": str(options.out), "before": before, "after": after, **numbers.to_dict()}
+    return f"{lines}\nWritten: {options.out}", data_out
+
+
+def _report(options: argparse.Namespace) -> tuple[str, Any]:
+    for path, suffixes in ((options.html, (".html", ".htm")), (options.plot, _PLOTS)):
+        if path is not None:
+            _check_out(path, suffixes)
+    import tfprune
+    from tfprune.workflow import read_model
+
+    numbers = tfprune.report(read_model(options.model), input_shape=options.input_shape)
+    if options.html is not None:
+        numbers.to_html(options.html)
+    if options.plot is not None:
+        numbers.plot(options.plot)
+    return str(numbers), numbers.to_dict()
+
+
+def _export(options: argparse.Namespace) -> tuple[str, Any]:
+    _check_out(options.out, (".tflite",))
+    from tfprune.export import export_tflite
+    from tfprune.workflow import quiet, read_model, representative
+
+    model = read_model(options.model)
+    data = options.representative and representative(options.representative, model)
+    with quiet():
+        result = export_tflite(
+            model,
+            options.out,
+            target=options.target,
+            storage=options.storage,
+            representative_data=data,
+        )
+    return str(result), result.to_dict()
+
+
+_PLOTS = (".png", ".svg", ".pdf")
+
+
+def _check_out(path: Path, suffixes: tuple[str, ...]) -> None:
+    """Refuse a place that can't be written before the work, not after it."""
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"'{path}' must end in {' or '.join(suffixes)}.")
+    if not path.parent.is_dir():
+        raise ValueError(f"The folder of '{path}' does not exist.")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f"'{path}' cannot be written.")
+
+
+def _sparsity(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be a fraction in [0, 1), not percent: {text}")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1: {text}")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"must be in [0, 2**32): {text}")
+    return value
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be positive: {text}")
+    return value
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    return tuple(_positive(part) for part in text.split(","))
+
+
+for _kind, _name in (
+    (_sparsity, "fraction"),
+    (_positive, "positive whole number"),
+    (_seed, "seed"),
+    (_rate, "rate"),
+    (_shape, "shape"),
+):
+    _kind.__name__ = _name  # argparse names it in "invalid ... value"
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, where there is one to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.required or action.default in (None, False):
+            return action.help
+        return super()._get_help_string(action)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tfprune", description="Prune Keras models, and say what is left of them."
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _demo_options(_command(commands, "demo", _demo, "the whole way on handwritten digits"))
+    _prune_options(_command(commands, "prune", _prune, "prune and train a saved model"))
+    _report_options(_command(commands, "report", _report, "what is left of a saved model"))
+    _export_options(_command(commands, "export", _export, "write a saved model as .tflite"))
+    return parser
+
+
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], tuple[str, Any]], what: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=what,
+        description=what[0].upper() + what[1:] + ".",
+        formatter_class=_Help,
+    )
+    parser.set_defaults(run=run)
+    add = parser.add_argument
+    add("--json", action="store_true", help="print the result as JSON; progress goes to stderr")
+    add("--traceback", action="store_true", help="show where an error comes from")
+    return parser
+
+
+def _data_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--data-dir", metavar="DIR", help="where tensorflow_datasets keeps MNIST")
+    add("--seed", type=_seed, default=0, help="of everything drawn at random")
+
+
+def _demo_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("build/demo"), metavar="DIR", help="for what it writes")
+    add("--data", choices=("digits", "mnist"), default="digits", help="digits need no download")
+    add("--epochs", type=_positive, help="of pruning (default: by data set)")
+    add(
+        "--dense-epochs", type=_positive, help="of the dense training before (default: by data set)"
+    )
+    add("--sparsity", type=_sparsity, default=0.97, help="fraction of the largest layer to prune")
+    _data_options(parser)
+
+
+def _prune_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", type=Path, help="a .keras file")
+    add("--out", type=Path, required=True, help="the .keras file to write")
+    add("--method", choices=("surgery", "magnitude"), default="surgery", help="how to prune")
+    add("--sparsity", type=_sparsity, default=0.9, help="fraction of each layer to prune")
+    add("--data", default="digits", help="digits, mnist, or a .npz file with x, y")
+    add("--epochs", type=_positive, default=20, help="to train while pruning")
+    add("--batch-size", type=_positive, default=64, help="examples per step")
+    add("--learning-rate", type=_rate, default=1e-3, help="of Adam, at the start")
+    add("--strip", action="store_true", help="write plain Keras layers, zeros baked in")
+    _data_options(parser)
+
+
+def _report_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", type=Path, help="a .keras file")
+    add("--html", type=Path, metavar="FILE", help="write a page too")
+    add("--plot", type=Path, metavar="FILE", help="write a .png, .svg or .pdf plot too")
+    add("--input-shape", type=_shape, metavar="H,W,C", help="of one example, if not in the model")
+
+
+def _export_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", type=Path, help="a .keras file")
+    add("out", type=Path, help="the .tflite file to write")
+    add("--target", choices=("dense",), default="dense", help="form of the file")
+    add(
+        "--storage",
+        choices=("float32", "float16", "int8", "int8_dynamic"),
+        default="float32",
+        help="of the weights; int8 computes in int8 too and needs --representative",
+    )
+    add(
+        "--representative",
+        type=Path,
+        metavar="FILE.npz",
+        help="typical inputs: one array, `x`, `x_train`, or one per input by its name",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""Targets: each turns a view of a Keras model into the bytes of a `.tflite` file."""
+
+import contextlib
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tfprune.export.result import ExportError
+from tfprune.export.runtime import Row
+from tfprune.export.storage import Storage
+from tfprune.export.view import View
+
+Target = Callable[[View, Storage, list[Row]], bytes]
+
+_SIGNATURE = "serving_default"
+
+
+def dense(view: View, storage: Storage, calibration: list[Row]) -> bytes:
+    """Convert with ordinary dense tensors; runs on every TFLite runtime. No sparsity option."""
+    with tempfile.TemporaryDirectory() as folder, _explained(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"(?s).*tf\.lite\.Interpreter is deprecated")
+        _save(view, folder)
+        return _convert(folder, storage, calibration)
+
+
+TARGETS: dict[str, Target] = {"dense": dense}
+
+
+def find_target(name: object) -> Target:
+    """Return the target of that name."""
+    target = TARGETS.get(name) if isinstance(name, str) else None
+    if target is None:
+        raise ValueError(f"`target` must be one of {tuple(TARGETS)}. Received: {name!r}.")
+    return target
+
+
+def op_counts(data: bytes) -> dict[str, int]:
+    """Return how often each builtin op occurs in the file, all subgraphs together."""
+    counts: Counter[str] = Counter()
+    for name in _op_names(data):
+        counts[name] += 1
+    return dict(sorted(counts.items()))
+
+
+def check_calibration(data: bytes) -> None:
+    """Refuse a graph with loops or branches: calibrating one ends the whole process."""
+    loops = {"WHILE", "IF", "CALL_ONCE"} & set(op_counts(data))
+    if loops:
+        raise ExportError(
+            f"storage='int8' can't calibrate a graph with {sorted(loops)} (recurrent layers). "
+            "Build them with unroll=True, or use storage='int8_dynamic' or 'float16'."
+        )
+
+
+def _op_names(data: bytes) -> Iterator[str]:
+    from ai_edge_litert import schema_py_generated as schema
+
+    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
+    model = schema.Model.GetRootAs(data, 0)
+    codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
+    numbers = [max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) for code in codes]
+    for index in range(model.SubgraphsLength()):
+        graph = model.Subgraphs(index)
+        for position in range(graph.OperatorsLength()):
+            yield names[numbers[graph.Operators(position).OpcodeIndex()]]
+
+
+def _save(view: View, folder: str) -> None:
+    """Write a SavedModel with one signature; it alone keeps variables and names together."""
+    import tensorflow as tf
+
+    @tf.function(autograph=False)
+    def serve(**inputs: Any) -> dict[str, Any]:
+        return {name: tf.identity(value) for name, value in view(inputs).items()}
+
+    specs = {x.name: tf.TensorSpec(x.shape, x.dtype, name=x.name) for x in view.inputs}
+    traced = serve.get_concrete_function(**specs)
+    module = tf.Module()
+    module.captured = list(traced.variables)
+    tf.saved_model.save(module, folder, signatures={_SIGNATURE: traced})
+
+
+def _convert(folder: str, storage: Storage, calibration: list[Row]) -> bytes:
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[_SIGNATURE])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if storage.name != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if storage.name == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if storage.calibrated:
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.representative_dataset = lambda: iter(calibration)
+    return bytes(converter.convert())
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except ExportError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        raise ExportError(
+            f"The model can't be converted with builtin TFLite ops: {type(error).__name__}: "
+            f"{' '.join(lines[:6])[:800]}. Replace the op named there, fix open input sizes "
+            "(recurrent layers need them), or export the part of the model without it."
+        ) from error

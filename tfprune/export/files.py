@@ -1,0 +1,36 @@
+"""Files that are whole or absent."""
+
+import gzip
+import os
+import secrets
+from pathlib import Path
+
+
+def gzip_size(data: bytes) -> int:
+    """Return the size in bytes after `gzip -9` with no time stamp."""
+    return len(gzip.compress(data, 9, mtime=0))
+
+
+def write_atomically(place: Path, data: bytes) -> None:
+    """Write `data` to `place` whole: on any failure the old file stays and nothing else is left."""
+    temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, place)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(place.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

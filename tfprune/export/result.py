@@ -1,0 +1,56 @@
+"""What an export hands back, and the error it raises instead of handing out a wrong file."""
+
+import dataclasses
+from typing import Any
+
+
+class ExportError(RuntimeError):
+    """The model can't be converted, or the converted file disagrees with it. No file is left."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportResult:
+    """A written and verified `.tflite` file.
+
+    Errors are relative per output, largest output reported: `max|d| / max|ref|` and
+    `norm(d) / norm(ref)` over all compared samples, d being file minus Keras. `agreement` is the
+    fraction of samples with the same argmax, over outputs of shape [n, classes]; None without one.
+    """
+
+    path: str
+    target: str
+    storage: str
+    bytes: int
+    gzip_bytes: int
+    max_relative_error: float
+    rms_relative_error: float
+    tolerance: float
+    agreement: float | None
+    samples_checked: int
+    reference_samples_checked: int
+    data_source: str
+    inputs: dict[str, tuple[int | None, ...]]
+    outputs: tuple[str, ...]
+    ops: dict[str, int]
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that `json.dumps` takes."""
+        plain = dataclasses.asdict(self)
+        plain["inputs"] = {name: list(shape) for name, shape in self.inputs.items()}
+        plain["outputs"], plain["notes"] = list(self.outputs), list(self.notes)
+        return plain
+
+    def __str__(self) -> str:
+        ops = ", ".join(f"{name} x{count}" for name, count in self.ops.items())
+        agree = "" if self.agreement is None else f", same argmax {self.agreement:.4f}"
+        lines = [
+            f"{self.path}: {self.target}, {self.storage}",
+            f"  size     {self.bytes:,} bytes, {self.gzip_bytes:,} gzipped",
+            f"  error    {self.max_relative_error:.2e} largest, {self.rms_relative_error:.2e} rms "
+            f"(limit {self.tolerance:.0e}){agree}",
+            f"  checked  {self.samples_checked} samples ({self.data_source}), "
+            f"{self.reference_samples_checked} of them on the reference kernels too",
+            f"  ops      {ops}",
+        ]
+        return "\n".join(lines + [f"  note     {note}" for note in self.notes])

@@ -1,0 +1,65 @@
+"""How weights are stored in the file, and how near to the Keras model each storage must stay."""
+
+import dataclasses
+import math
+import numbers
+import os
+from pathlib import Path
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage:
+    """One way to store weights.
+
+    `max_error` and `rms_error` are the limits of `max|d|/max|ref|` and `norm(d)/norm(ref)`.
+    `calibrated` needs representative data; `exact` forms are compared directly, the others
+    only after the float32 form of the same graph agreed.
+    """
+
+    name: str
+    max_error: float
+    rms_error: float
+    exact: bool = True
+    calibrated: bool = False
+
+
+STORAGES = {
+    storage.name: storage
+    for storage in (
+        Storage("float32", 1e-4, 5e-5),
+        Storage("float16", 2e-2, 1e-2),
+        Storage("int8", 0.5, 0.25, exact=False, calibrated=True),
+        Storage("int8_dynamic", 0.5, 0.25, exact=False),
+    )
+}
+
+
+def find_storage(name: object, tolerance: object) -> Storage:
+    """Return the storage of that name, its `max_error` replaced by `tolerance` if that is given."""
+    storage = STORAGES.get(name) if isinstance(name, str) else None
+    if storage is None:
+        raise ValueError(f"`storage` must be one of {tuple(STORAGES)}. Received: {name!r}.")
+    if tolerance is None:
+        return storage
+    if isinstance(tolerance, bool) or not isinstance(tolerance, numbers.Real):
+        raise TypeError(f"`tolerance` must be a positive number or None. Received: {tolerance!r}.")
+    limit = float(tolerance)
+    if not 0.0 < limit < math.inf:
+        raise ValueError(f"`tolerance` must be positive and finite. Received: {tolerance!r}.")
+    return dataclasses.replace(storage, max_error=limit, rms_error=limit)
+
+
+def check_path(path: Any) -> Path:
+    """Return the place to write to, links followed: a `.tflite` in a folder that exists."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"`path` must be a string or a path. Received: {type(path).__name__}.")
+    given = Path(os.fsdecode(path))
+    if given.suffix != ".tflite":
+        raise ValueError(f"`path` must end in '.tflite'. Received: {os.fspath(path)!r}.")
+    place = given.resolve()
+    if not place.parent.is_dir():
+        raise ValueError(f"The folder of `path` must exist; create it first. Received: {given}.")
+    if place.is_dir():
+        raise ValueError(f"`path` must name a file; a folder is there. Received: {given}.")
+    return place

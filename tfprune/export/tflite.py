@@ -1,0 +1,180 @@
+"""`export_tflite`: the door of this package."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfprune.export.convert import Target, check_calibration, find_target, op_counts
+from tfprune.export.data import OPEN_DIMENSION, random_rows, read_rows, take_dtypes
+from tfprune.export.files import gzip_size, write_atomically
+from tfprune.export.precision import float32_compute
+from tfprune.export.result import ExportError, ExportResult
+from tfprune.export.runtime import Row, Runner
+from tfprune.export.storage import STORAGES, Storage, check_path, find_storage
+from tfprune.export.verify import Verdict, compare, run_keras, still_outputs, verify
+from tfprune.export.view import View, view_of
+
+_CALIBRATION_SAMPLES = 500
+_REPRESENTATIVE_CHECKED = 64
+_RANDOM_CHECKED = 8
+_OWN_POLICY_ERROR = 0.2
+
+
+def export_tflite(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    target: str = "dense",
+    storage: str = "float32",
+    representative_data: Any = None,
+    samples: Any = None,
+    tolerance: float | None = None,
+    seed: int = 0,
+) -> ExportResult:
+    """Write `model` as a `.tflite` file that was loaded and agrees with it; pruned models are
+    stripped first.
+
+    target: "dense". storage: "float32", "float16" (weights), "int8" (weights and activations;
+    inputs and outputs stay as in the model), "int8_dynamic" (weights). `representative_data`,
+    needed by "int8", sets the activation ranges (first 500 samples); `samples` are compared, else
+    the first 64 of `representative_data`, else 8 random inputs from `seed`. Both take an array
+    [n, ...], a tf.data.Dataset (also of (x, y)), an iterable of batches, or nested arrays for
+    several inputs. `tolerance` replaces the limit on max|d|/max|ref| of the storage.
+
+    Raises ValueError or TypeError for bad arguments, ExportError for a model that can't be
+    converted or a file that disagrees with Keras. Then nothing is written and an older file at
+    `path` stays as it is.
+    """
+    build, stored = find_target(target), find_storage(storage, tolerance)
+    place = check_path(path)
+    _check_model(model)
+    if stored.calibrated and representative_data is None:
+        raise ValueError(
+            f"storage='{storage}' needs `representative_data`: an array [samples, ...], a "
+            "tf.data.Dataset, an iterable of batches, or for several inputs a list or dict of "
+            "arrays. Received: None."
+        )
+    plain = _plain(model)
+    view, calibration, samples = _read(view_of(plain), representative_data, samples)
+    rows, source = _rows_to_check(view, samples, calibration, seed)
+    with float32_compute(plain) as replaced:
+        expected = run_keras(view, rows)
+        data, verdict = _build_verified(build, view, stored, calibration, rows, expected)
+    notes = _notes(view, rows, expected, replaced, source)
+    write_atomically(place, data)
+    return _result(place, target, stored, data, verdict, source, notes)
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, keras.Model):
+        kind = f"{type(model).__module__}.{type(model).__qualname__}"
+        old = " That is Keras 2; build it with Keras 3." if kind.startswith("tf_keras") else ""
+        raise TypeError(f"`model` must be a Keras 3 model. Received: {kind}.{old}")
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "Export needs Keras on TensorFlow; set KERAS_BACKEND=tensorflow and load the model "
+            f"again. Received: backend '{keras.backend.backend()}'."
+        )
+
+
+def _plain(model: keras.Model) -> keras.Model:
+    from tfprune.training import is_pruned, strip
+
+    return strip(model) if is_pruned(model) else model
+
+
+def _read(view: View, representative_data: Any, samples: Any) -> tuple[View, list[Row], list[Row]]:
+    """Return the view with its dtypes settled, the calibration rows and the sample rows."""
+    given = {"samples": samples, "representative_data": representative_data}
+    limits = {"samples": None, "representative_data": _CALIBRATION_SAMPLES}
+    rows: dict[str, list[Row]] = {}
+    for name, data in given.items():
+        if data is not None and not view.typed:
+            view, data = take_dtypes(view, data, name)
+        rows[name] = [] if data is None else read_rows(data, view, limits[name], name)
+    return view, rows["representative_data"], rows["samples"]
+
+
+def _rows_to_check(
+    view: View, samples: list[Row], calibration: list[Row], seed: int
+) -> tuple[list[Row], str]:
+    if samples:
+        return samples, "samples"
+    if calibration:
+        return calibration[:_REPRESENTATIVE_CHECKED], "representative_data"
+    return random_rows(view, _RANDOM_CHECKED, seed), "random"
+
+
+def _build_verified(
+    build: Target,
+    view: View,
+    storage: Storage,
+    calibration: list[Row],
+    rows: list[Row],
+    expected: list[Row],
+) -> tuple[bytes, Verdict]:
+    """Build the file and verify it; a quantised one only after its float32 form agreed."""
+    if not storage.exact:
+        plain = build(view, STORAGES["float32"], [])
+        verify(plain, STORAGES["float32"], rows, expected)
+        if storage.calibrated:
+            check_calibration(plain)
+    data = build(view, storage, calibration)
+    return data, verify(data, storage, rows, expected)
+
+
+def _notes(
+    view: View, rows: list[Row], expected: list[Row], replaced: list[str], source: str
+) -> tuple[str, ...]:
+    """Say what the numbers don't; a half precision model is also held against itself."""
+    notes = []
+    if replaced:
+        own = compare(expected, run_keras(view, rows))
+        if not own.max_error <= _OWN_POLICY_ERROR:
+            raise ExportError(
+                f"In float32 this {', '.join(replaced)} model differs from itself by "
+                f"{own.max_error:.3g} (limit {_OWN_POLICY_ERROR}). Rebuild it with float32 layers "
+                "and load its weights."
+            )
+        notes.append(
+            f"computes in float32; in its own {', '.join(replaced)} Keras differs by "
+            f"{own.max_error:.1e}"
+        )
+    if source == "random" and any(None in spec.shape for spec in view.inputs):
+        notes.append(f"open sizes were checked at {OPEN_DIMENSION}; pass `samples` to choose")
+    still = still_outputs(expected)
+    if still:
+        notes.append(f"outputs {still} are the same for all samples checked: a weak comparison")
+    return tuple(notes)
+
+
+def _result(
+    place: Path,
+    target: str,
+    storage: Storage,
+    data: bytes,
+    verdict: Verdict,
+    source: str,
+    notes: tuple[str, ...],
+) -> ExportResult:
+    runner = Runner(data)
+    shapes = {name: detail["shape_signature"] for name, detail in runner.inputs.items()}
+    return ExportResult(
+        path=str(place),
+        target=target,
+        storage=storage.name,
+        bytes=len(data),
+        gzip_bytes=gzip_size(data),
+        max_relative_error=verdict.worst.max_error,
+        rms_relative_error=verdict.worst.rms_error,
+        tolerance=storage.max_error,
+        agreement=verdict.worst.agreement,
+        samples_checked=verdict.samples,
+        reference_samples_checked=verdict.reference_samples,
+        data_source=source,
+        inputs={n: tuple(int(x) if x >= 0 else None for x in s) for n, s in shapes.items()},
+        outputs=tuple(runner.outputs),
+        ops=op_counts(data),
+        notes=notes,
+    )

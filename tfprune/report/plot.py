@@ -1,0 +1,74 @@
+"""The density of each layer as bars, drawn with matplotlib."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfprune.export.files import write_atomically
+from tfprune.report.table import fraction, times
+
+if TYPE_CHECKING:
+    from tfprune.report.result import Report
+
+FORMATS = (".png", ".svg", ".pdf")
+KEPT, TRACK, INK, FAINT = "#2563a8", "#e3e8ee", "#1c2733", "#66727f"
+
+
+def plot(report: Report, path: Path) -> Path:
+    """Write the figure; see `Report.plot`."""
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"`path` must end in one of {', '.join(FORMATS)}. Received: '{path}'.")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("Plots need matplotlib: `pip install tfprune[plots]`.") from error
+    layers = report.measurement.layers
+    height = 1.5 + 0.34 * len(layers)
+    figure = Figure(figsize=(9, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.2, h_pad=0.12)  # type: ignore[union-attr,call-arg]
+    axes = figure.add_subplot()
+    _bars(axes, report)
+    _frame(axes, report)
+    data = io.BytesIO()
+    dpi = min(160.0, 60_000 / height)  # the largest picture is 2**16 pixels high
+    figure.savefig(data, format=path.suffix[1:].lower(), dpi=dpi)
+    write_atomically(path, data.getvalue())
+    return path
+
+
+def _bars(axes: Any, report: Report) -> None:
+    layers = report.measurement.layers
+    places = range(len(layers))
+    axes.barh(places, [1] * len(layers), height=0.62, color=TRACK)
+    axes.barh(places, [layer.density or 0 for layer in layers], height=0.62, color=KEPT)
+    for place, layer in zip(places, layers, strict=True):
+        label = f"{fraction(layer.density)}   {layer.nonzero:,} of {layer.parameters:,}"
+        axes.text(1.015, place, label, va="center", fontsize=9, color=INK)
+        asked = report.asked.get(layer.name)
+        if asked is not None:
+            axes.plot([1 - asked] * 2, [place - 0.4, place + 0.4], color=INK, linewidth=1.2)
+
+
+def _frame(axes: Any, report: Report) -> None:
+    layers, numbers = report.measurement.layers, report.measurement
+    axes.set_yticks(range(len(layers)), [layer.name for layer in layers], fontsize=9, color=INK)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.42)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1.0])
+    axes.tick_params(length=0, colors=FAINT, labelsize=9)
+    axes.tick_params(axis="y", colors=INK)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    label = "density (fraction of weights and biases that is not zero"
+    axes.set_xlabel(
+        label + (", line = asked for)" if report.asked else ")"),
+        fontsize=9,
+        color=FAINT,
+        loc="left",
+    )
+    title = f"{report.name}: {numbers.nonzero:,} of {numbers.parameters:,} parameters are not zero"
+    axes.set_title(
+        f"{title} ({times(numbers.compression)})", loc="left", fontsize=11, color=INK, pad=10
+    )

@@ -1,0 +1,145 @@
+"""The numbers in words: cells, totals, the text table, and a small HTML table for notebooks."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tfprune.measure import LayerMeasure
+
+if TYPE_CHECKING:
+    from tfprune.report.result import Report
+
+HEADERS = ("layer", "kind", "shape", "parameters", "nonzero", "density", "asked", "MACs", "kept")
+LEFT = 3  # the first columns are text, the others numbers
+
+
+def cells(report: Report) -> list[tuple[str, ...]]:
+    """One row of strings per layer, in the order of `HEADERS`."""
+    return [_row(layer, report.asked.get(layer.name)) for layer in report.measurement.layers]
+
+
+def total_cells(report: Report) -> tuple[str, ...]:
+    """The row of sums."""
+    m = report.measurement
+    counts = (count(m.parameters), count(m.nonzero), fraction(m.density))
+    return ("total", "", "", *counts, "", count(m.macs), count(m.macs_kept))
+
+
+def headers(report: Report) -> tuple[str, ...]:
+    """`HEADERS`, with what `asked` means."""
+    return tuple("asked sparsity" if name == "asked" else name for name in HEADERS)
+
+
+def ratios(report: Report) -> list[tuple[str, str, str, str]]:
+    """(what is counted, from, to, ratio), each of the four ratios named in full."""
+    data = report.measurement.to_dict()
+    rows = (
+        ("compression", "all weights and biases", "parameters", "nonzero", ""),
+        ("compression_weights", "prunable kernels only", "kernel_parameters", "kernel_nonzero", ""),
+        ("compression_with_indices", "bytes, with indices", "dense_bytes", "stored_bytes", " B"),
+        ("theoretical_speedup", "multiply-adds", "macs", "macs_kept", ""),
+    )
+    return [
+        (f"{name} ({what})", count(data[a]) + unit, count(data[b]) + unit, times(data[name]))
+        for name, what, a, b, unit in rows
+    ]
+
+
+def _row(layer: LayerMeasure, asked: float | None) -> tuple[str, ...]:
+    return (
+        layer.name,
+        layer.kind,
+        shape(layer.shape),
+        count(layer.parameters),
+        count(layer.nonzero),
+        fraction(layer.density),
+        "" if asked is None else fraction(asked),
+        count(layer.macs),
+        count(layer.macs_kept),
+    )
+
+
+def count(number: int | None) -> str:
+    """1234567 -> 1,234,567; unknown -> ?"""
+    return "?" if number is None else f"{number:,}"
+
+
+def fraction(number: float | None) -> str:
+    """A density or sparsity; four digits after the point, more where they would all be zero."""
+    if number is None:
+        return "?"
+    return f"{number:.4f}" if number >= 1e-4 or number == 0 else f"{number:.1e}"
+
+
+def times(ratio: float | None) -> str:
+    """A ratio; undefined or infinite ones as a dash."""
+    return "-" if ratio is None else f"{ratio:,.2f}x"
+
+
+def shape(dims: list[int] | list[list[int]]) -> str:
+    """[5, 5, 1, 20] -> 5x5x1x20; several shapes are joined with a plus sign."""
+    several = [part for part in dims if isinstance(part, list)]
+    return " + ".join("x".join(map(str, part)) or "scalar" for part in several or (dims,))
+
+
+def text_table(report: Report) -> str:
+    """The whole report as plain text."""
+    rows = [headers(report), *cells(report), total_cells(report)]
+    table = _columns(_without_empty(rows), LEFT)
+    rule = "-" * max(map(len, table))
+    lines = [f"Report on '{report.name}'", "", table[0], rule, *table[1:-1], rule, table[-1], ""]
+    lines += _columns([("", "dense", "kept", "ratio"), *ratios(report)], 1)
+    if report.left_out:
+        lines += ["", "Not pruned:"]
+        lines += _columns([(f"  {name}", reason) for name, reason in report.left_out], 2)
+    lines += [f"Note: {note}" for note in report.measurement.notes]
+    return "\n".join(lines)
+
+
+def _without_empty(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Drop the columns that say nothing below their header (nobody asked for a sparsity)."""
+    keep = [i for i in range(len(rows[0])) if any(row[i] for row in rows[1:])]
+    return [tuple(row[i] for i in keep) for row in rows]
+
+
+def _columns(rows: list[tuple[str, ...]], left: int) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def html_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], left: int) -> str:
+    """Rows of strings as an escaped HTML table; columns from `left` on are numbers."""
+
+    def line(tag: str, row: tuple[str, ...]) -> str:
+        parts = (
+            f"<{tag}{'' if i < left else ' class=n'}>{html.escape(cell)}</{tag}>"
+            for i, cell in enumerate(row)
+        )
+        return f"<tr>{''.join(parts)}</tr>"
+
+    body = "\n".join(line("td", row) for row in rows)
+    return f"<table><thead>{line('th', head)}</thead>\n<tbody>{body}</tbody></table>"
+
+
+def layer_table(report: Report) -> str:
+    """The table of layers as HTML."""
+    head, *rows = _without_empty([headers(report), *cells(report), total_cells(report)])
+    return html_table(head, rows, LEFT)
+
+
+def ratio_table(report: Report) -> str:
+    """The table of ratios as HTML."""
+    return html_table(("", "dense", "kept", "ratio"), ratios(report), 1)
+
+
+def inline_html(report: Report) -> str:
+    """For notebooks: both tables, in the notebook's own style."""
+    return f"<b>{html.escape(report.name)}</b>{layer_table(report)}{ratio_table(report)}"
