@@ -99,7 +99,7 @@ def _fit(model: keras.Model, how: Training, seed: int, data: Pair, folder: Path)
     if tfprune.is_pruned(model):
         callbacks.append(tfprune.PruningCallback())
     model.fit(
-        batches(data, how.batch, seed),
+        batches(data, how.batch, seed, how.shift),
         epochs=-(-how.steps // EPOCH),
         steps_per_epoch=min(EPOCH, how.steps),
         callbacks=callbacks,
@@ -108,12 +108,23 @@ def _fit(model: keras.Model, how: Training, seed: int, data: Pair, folder: Path)
     return clock.seconds
 
 
-def batches(data: Pair, size: int, seed: int) -> tf.data.Dataset:
-    """Endless shuffled batches of arrays that stay in memory."""
-    x, y = tf.constant(data[0]), tf.constant(data[1])
+def batches(data: Pair, size: int, seed: int, shift: int = 0) -> tf.data.Dataset:
+    """Endless shuffled batches of images in memory, each moved by up to `shift` pixels."""
+    border = ((0, 0), (shift, shift), (shift, shift), (0, 0))
+    x, y = tf.constant(np.pad(data[0], border)), tf.constant(data[1])
+    height, width = data[0].shape[1:3]
+
+    def pick(chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        corners = tf.random.uniform((2, size, 1), maxval=2 * shift + 1, dtype=tf.int64)
+        rows = corners[0] + tf.range(height, dtype=tf.int64)
+        columns = corners[1] + tf.range(width, dtype=tf.int64)
+        grid = (chosen[:, None, None], rows[:, :, None], columns[:, None, :])
+        shape = (size, height, width)
+        places = tf.stack([tf.broadcast_to(one, shape) for one in grid], axis=-1)
+        return tf.gather_nd(x, places), tf.gather(y, chosen)
+
     order = tf.data.Dataset.range(len(data[0])).shuffle(len(data[0]), seed=seed).repeat()
-    picked = order.batch(size).map(lambda i: (tf.gather(x, i), tf.gather(y, i)))
-    return picked.prefetch(4)
+    return order.batch(size).map(pick, num_parallel_calls=1).prefetch(4)
 
 
 def error(model: keras.Model, data: Pair) -> float:

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
-_BAD = (ValueError, TypeError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
+_BAD = (
+    ValueError,
+    TypeError,
+    FileNotFoundError,
+    FileExistsError,
+    IsADirectoryError,
+    NotADirectoryError,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -240,7 +247,7 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--dense-epochs", type=_positive, help="of the dense training before (default: by data set)"
     )
-    add("--sparsity", type=_sparsity, default=0.97, help="fraction of the largest layer to prune")
+    add("--sparsity", type=_sparsity, default=0.96, help="fraction of the largest layer to prune")
     _data_options(parser)
 
 

@@ -265,9 +265,7 @@ def test_a_whole_training_in_numpy():
     model = rebuilt_with_decay(model, decay)
     pruned = tfprune.prune(model, tfprune.NetworkSurgery(c=0.2), schedule)
     watch = Watch()
-    pruned.fit(
-        x, y, 8, 8, verbose=0, shuffle=False, callbacks=[tfprune.PruningCallback(), watch]
-    )
+    pruned.fit(x, y, 8, 8, verbose=0, shuffle=False, callbacks=[tfprune.PruningCallback(), watch])
     twin = oracles.SurgeryLayer({"kernel": (10, 4), "bias": (4,)}, 0.2)
     sgd = oracles.Momentum(0.05, 0.9, 0.0)
     for step, row in enumerate(watch.rows):

@@ -67,10 +67,9 @@ def export_tflite(
 
 
 def _check_model(model: Any) -> None:
-    if not isinstance(model, keras.Model):
-        kind = f"{type(model).__module__}.{type(model).__qualname__}"
-        old = " That is Keras 2; build it with Keras 3." if kind.startswith("tf_keras") else ""
-        raise TypeError(f"`model` must be a Keras 3 model. Received: {kind}.{old}")
+    from tfprune.training import check_model
+
+    check_model(model)
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "Export needs Keras on TensorFlow; set KERAS_BACKEND=tensorflow and load the model "

@@ -3,7 +3,7 @@
 from tfprune.method import LISTENERS, methods
 from tfprune.training import saving
 from tfprune.training.callback import PruningCallback
-from tfprune.training.host import is_pruned, prune, pruned_layers, strip
+from tfprune.training.host import check_model, is_pruned, prune, pruned_layers, strip
 from tfprune.training.loading import load_model
 from tfprune.training.pruner import Pruner
 from tfprune.training.wrappers import wrapper_of
@@ -11,6 +11,7 @@ from tfprune.training.wrappers import wrapper_of
 __all__ = [
     "Pruner",
     "PruningCallback",
+    "check_model",
     "is_pruned",
     "load_model",
     "prune",

@@ -16,6 +16,7 @@ __all__ = [
     "Functional",
     "accumulation",
     "add_child",
+    "allow_quantize",
     "autocast_off",
     "children",
     "compile_arguments",
@@ -23,12 +24,15 @@ __all__ = [
     "forget_traces",
     "in_training",
     "memoized",
+    "refuse_quantize",
     "remove_child",
     "replace_child",
+    "same_lambda",
     "sync",
 ]
 
 
+_QUANTIZE = "_tfprune_quantize"
 F = TypeVar("F", bound=Callable[..., Any])
 memoized: Callable[[F], F] = functools.cache  # type: ignore[assignment]
 
@@ -65,8 +69,10 @@ def add_child(layer: keras.Layer, name: str, child: keras.Layer) -> None:
 
 def remove_child(layer: keras.Layer, name: str) -> None:
     """Take a sub-layer out again, so that no trace of it is tracked or saved."""
+    child = getattr(layer, name)
     with _unlocked(layer):
         delattr(layer, name)
+        layer._tracker.untrack(child)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,9 +89,43 @@ def replace_child(layer: keras.Layer, name: str, child: Any) -> None:
     old = getattr(layer, name)
     with _unlocked(layer):
         for one in old if isinstance(old, list | tuple) else [old]:
-            if isinstance(one, keras.Layer) and one in layer._layers:
-                layer._layers.remove(one)
+            layer._tracker.untrack(one)
         setattr(layer, name, child)
+
+
+def refuse_quantize(layer: keras.Layer) -> None:
+    """Let `layer.quantize` raise; Keras keeps that method on the instance."""
+
+    def quantize(*args: Any, **kwargs: Any) -> None:
+        raise ValueError(
+            f"`quantize` does not work on '{layer.name}', which is pruned. "
+            "Call `tfprune.strip(model)` first."
+        )
+
+    if _QUANTIZE not in vars(layer):
+        vars(layer)[_QUANTIZE] = vars(layer).get("quantize")
+        vars(layer)["quantize"] = quantize
+
+
+def allow_quantize(layer: keras.Layer) -> None:
+    """Undo `refuse_quantize`."""
+    if _QUANTIZE in vars(layer):
+        original = vars(layer).pop(_QUANTIZE)
+        vars(layer).pop("quantize")
+        if original is not None:
+            vars(layer)["quantize"] = original
+
+
+def same_lambda(layer: keras.layers.Lambda) -> keras.layers.Lambda:
+    """A new Lambda layer with the same function, which a configuration could not always hold."""
+    return keras.layers.Lambda(
+        layer.function,
+        output_shape=layer._output_shape,
+        mask=layer.mask,
+        arguments=layer.arguments,
+        name=layer.name,
+        dtype=layer.dtype_policy,
+    )
 
 
 def compile_arguments(model: keras.Model) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -37,6 +36,7 @@ class PruningCallback(keras.callbacks.Callback):
         super().__init__()
         self.per_layer, self.total_steps = per_layer, total_steps
         self.pruner: Pruner | None = None
+        self.concluded_by_fit = False
 
     def set_params(self, params: dict[str, Any]) -> None:
         """Keras' hook; the callbacks of one `fit` share `params`, which shows a second callback."""
@@ -88,14 +88,21 @@ class PruningCallback(keras.callbacks.Callback):
                     logs[f"sparsity/{path}" if path else "sparsity"] = value
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Catch up, and say what was missed."""
+        """Catch up with what was due since the last batch began."""
         assert self.pruner is not None
         _keras.sync(self.model)
-        self.pruner.finish()
+        self.pruner.catch_up()
+        if not self.concluded_by_fit:
+            self.conclude()
+
+    def conclude(self) -> None:
+        """Say what was missed; after the other callbacks, since one may put older weights back."""
+        assert self.pruner is not None
+        self.pruner.verify()
 
 
-def arranged(model: keras.Model, callbacks: Any) -> Any:
-    """The callbacks of a pruned model's `fit`, PruningCallback first.
+def arranged(model: keras.Model, callbacks: Any) -> tuple[Any, list[PruningCallback]]:
+    """The callbacks of a pruned model's `fit`, PruningCallback first; and that one alone.
 
     Raises:
         ValueError: if there is none although a schedule has not ended yet.
@@ -109,9 +116,11 @@ def arranged(model: keras.Model, callbacks: Any) -> Any:
             f"never change. Received: callbacks={callbacks!r}. To train with fixed masks, "
             "prune with a schedule that has ended, or `tfprune.strip` it."
         )
-    if container or isinstance(callbacks, Mapping):
-        return callbacks
-    return ours + [callback for callback in given if callback not in ours]
+    for callback in ours:
+        callback.concluded_by_fit = True
+    if container:
+        return callbacks, ours
+    return ours + [callback for callback in given if callback not in ours], ours
 
 
 def _ended(model: keras.Model) -> bool:

@@ -103,8 +103,8 @@ def _clone(model: keras.Model, unwrapped: bool) -> keras.Model:
 def _clone_layer(layer: keras.Layer, unwrapped: bool) -> keras.Layer:
     if unwrapped and getattr(layer, "is_pruning_wrapper", False):
         layer = layer.layer
-    if isinstance(layer, keras.layers.Lambda):
-        return layer
+    if type(layer) is keras.layers.Lambda:
+        return _keras.same_lambda(layer)
     if isinstance(layer, keras.Model):
         return _rebuilt(layer)
     return layer.__class__.from_config(layer.get_config())
@@ -130,9 +130,8 @@ def _copy_values(model: keras.Model, copy: keras.Model) -> None:
             "and variables, so it cannot be copied. Pass `in_place=True`."
         )
     for source, target in zip(old_layers, new_layers, strict=True):
-        if target is not source:
-            target.trainable = source.trainable
-            _copy_state(source, target)
+        target.name, target.trainable = source.name, source.trainable
+        _copy_state(source, target)
     for old_variable, new_variable in zip(old, new, strict=True):
         new_variable.assign(old_variable)
         if new_variable.trainable != old_variable.trainable:

@@ -92,7 +92,7 @@ def check_model(model: Any) -> None:
             f"TF_USE_LEGACY_KERAS set): {model!r}. Build it with `import keras`."
         )
     if not isinstance(model, keras.Model):
-        raise TypeError(f"`model` must be a keras.Model. Received: {model!r}.")
+        raise TypeError(f"`model` must be a Keras 3 model, a keras.Model. Received: {model!r}.")
 
 
 def _check_layers(model: keras.Model, layers: select.Layers) -> None:

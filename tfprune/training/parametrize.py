@@ -157,14 +157,11 @@ def _load(cls: type) -> Callable[[Any, Any], None]:
     return load_own_variables
 
 
-def _refuse(what: str) -> Callable[..., None]:
-    def refuse(self: Any, *args: Any, **kwargs: Any) -> None:
-        raise ValueError(
-            f"`{what}` does not work on the pruned layer '{self.name}'. "
-            "Call `tfprune.strip(model)` first."
-        )
-
-    return refuse
+def _refuse_lora(self: Any, *args: Any, **kwargs: Any) -> None:
+    raise ValueError(
+        f"`enable_lora` does not work on the pruned layer '{self.name}'. "
+        "Call `tfprune.strip(model)` first."
+    )
 
 
 @_keras.memoized
@@ -179,7 +176,7 @@ def _pruned_class(cls: type, names: tuple[str, ...]) -> type:
         "call": call,
         "save_own_variables": _save(cls),
         "load_own_variables": _load(cls),
-        "enable_lora": _refuse("enable_lora"),
+        "enable_lora": _refuse_lora,
         **{name: _attribute(cls, name) for name in names},
     }
     return _disguised(cls, body)
@@ -208,8 +205,7 @@ def parametrize(layer: keras.Layer, state: PruneState) -> None:
     """Make a built layer use its effective weights from now on. Undone by `unparametrize`."""
     _keras.add_child(layer, STATE, state)
     _exchange(layer, _pruned_class(type(layer), tuple(state.specs)))
-    vars(layer)["_tfprune_quantize"] = vars(layer).get("quantize")
-    vars(layer)["quantize"] = types.MethodType(_refuse("quantize"), layer)
+    _keras.refuse_quantize(layer)
     state.add_penalties()
     for name in state.specs:
         if getattr(layer, name) is find_variable(layer, name):
@@ -223,10 +219,7 @@ def unparametrize(layer: keras.Layer) -> None:
     state.remove_penalties()
     _exchange(layer, type(layer)._tfprune_base)
     vars(layer).pop("_tfprune_checked", None)
-    original = vars(layer).pop("_tfprune_quantize")
-    vars(layer).pop("quantize")
-    if original is not None:
-        vars(layer)["quantize"] = original
+    _keras.allow_quantize(layer)
     _keras.remove_child(layer, STATE)
     for name, value in values.items():
         variable_of(layer, name).assign(value)

@@ -196,18 +196,33 @@ class Pruner:
 
     def finish(self) -> None:
         """End of training: catch up with what was due, and warn if a target was missed."""
+        self.catch_up()
+        self.verify()
+
+    def catch_up(self) -> None:
+        """Do what was due since the last update, and keep the newest step."""
         if self._previous is not None:
             self._run(max(self._step() - 1, self._previous))
             self.record()
-        if self._previous is None or not self._ever_updated():
+
+    def verify(self) -> None:
+        """Warn if nothing was pruned, or a target was missed."""
+        if self._previous is None and self.open_steps():
             warnings.warn(
-                "Nothing was pruned: no mask update fell into this training. "
-                f"Steps seen: {self._calls}; schedules: {self._schedules or 'not planned'}.",
+                "Nothing was pruned: the number of training steps was not known, so the schedule "
+                "could not be planned. Give `PruningCallback(total_steps=...)`, `steps_per_epoch`, "
+                "or `begin_step`, `end_step` and `frequency` of the schedule.",
                 stacklevel=3,
             )
-            return
-        for message in self._missed():
-            warnings.warn(message, stacklevel=3)
+        elif not self._ever_updated():
+            warnings.warn(
+                "Nothing was pruned: no mask update fell into this training. "
+                f"Steps seen: {self._calls}; schedule: {self.schedules()[0]}.",
+                stacklevel=3,
+            )
+        else:
+            for message in self._missed():
+                warnings.warn(message, stacklevel=3)
 
     def _ever_updated(self) -> bool:
         return self.updates > 0 or any(state.sparsity() > 0 for state in self.states)

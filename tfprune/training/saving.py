@@ -107,11 +107,14 @@ def mark(model: keras.Model) -> None:
     """Let a model save its pruning settings, and check in `fit` that a callback is there."""
     if not hasattr(type(model), "_tfprune_plain"):
         _exchange(model, _marked_class(type(model)))
+    _keras.refuse_quantize(model)
 
 
 def unmark(model: keras.Model) -> None:
     """Undo `mark`."""
-    _exchange(model, getattr(type(model), "_tfprune_plain", type(model)))
+    if hasattr(type(model), "_tfprune_plain"):
+        _exchange(model, type(model)._tfprune_plain)
+        _keras.allow_quantize(model)
 
 
 def _exchange(model: keras.Model, cls: type) -> None:
@@ -197,9 +200,14 @@ def _fit(cls: Any) -> Callable[..., Any]:
         from tfprune.training.callback import arranged
 
         bound = signature.bind(self, *args, **kwargs)
-        if "callbacks" in signature.parameters:
-            bound.arguments["callbacks"] = arranged(self, bound.arguments.get("callbacks"))
-        return cls.fit(*bound.args, **bound.kwargs)
+        if "callbacks" not in signature.parameters:
+            return cls.fit(*bound.args, **bound.kwargs)
+        callbacks, ours = arranged(self, bound.arguments.get("callbacks"))
+        bound.arguments["callbacks"] = callbacks
+        history = cls.fit(*bound.args, **bound.kwargs)
+        for callback in ours:
+            callback.conclude()
+        return history
 
     return fit
 
