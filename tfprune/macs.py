@@ -31,7 +31,6 @@ _CONVS = tuple(
     for rank in ranks
 )
 _TRANSPOSED = tuple(getattr(keras.layers, f"Conv{rank}DTranspose") for rank in (1, 2, 3))
-_CONV_CELLS = tuple(type(getattr(keras.layers, f"ConvLSTM{r}D")(1, 1).cell) for r in (1, 2, 3))
 _CELLS = (keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell)
 _REVERSIBLE = getattr(keras.layers, "ReversibleEmbedding", ())
 _FREE = (keras.layers.Embedding, keras.layers.PReLU)
@@ -234,7 +233,7 @@ def _uses(layer: keras.Layer, inputs: Shape, outputs: Shape, kwargs: Mapping[str
         return _product(outputs) * _summed(layer, inputs) / math.prod(layer.kernel.shape)
     if isinstance(layer, _TRANSPOSED):
         return _positions(layer, inputs)
-    if isinstance(layer, _CONVS + _CONV_CELLS):
+    if isinstance(layer, (*_CONVS, _keras.ConvLSTMCell)):
         return _positions(layer, outputs)
     if isinstance(layer, _CELLS):
         return _product(inputs[:-1])

@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 import keras
 from keras.src.backend.common import global_state
 from keras.src.backend.common.variables import AutocastScope
+from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 from keras.src.models.functional import Functional
 
 __all__ = [
+    "ConvLSTMCell",
     "Functional",
     "accumulation",
     "add_child",

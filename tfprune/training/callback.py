@@ -19,7 +19,8 @@ class PruningCallback(keras.callbacks.Callback):
 
     Adds `sparsity` (all pruned weights together) and, with `per_layer`, `sparsity/<layer path>` to
     the epoch's logs, as fractions in [0, 1], so that History, TensorBoard and CSVLogger show them.
-    In a pruned model's `fit` it runs before the other callbacks, wherever it stands in the list.
+    In the `fit` of a model from `tfprune.prune` it runs first, wherever it stands in the list; in
+    one with layers of `tfprune.layers`, put it before what reads the logs.
 
     Args:
         per_layer: log every layer's sparsity too.

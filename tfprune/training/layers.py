@@ -31,13 +31,6 @@ def _conv_axes() -> Iterator[tuple[type, Axes]]:
         yield _layer_class(f"DepthwiseConv{rank}D"), {"kernel": (*space, "cin", "multiplier")}
         yield _layer_class(f"Conv{rank}DTranspose"), {"kernel": (*space, "cout", "cin")}
         yield _layer_class(f"Conv{rank}D"), {"kernel": (*space, "cin", "cout")}
-        cell = {"kernel": (*space, "cin", "cout"), "recurrent_kernel": (*space, "cin", "cout")}
-        yield _cell_of(f"ConvLSTM{rank}D"), cell
-
-
-def _cell_of(name: str) -> type:
-    layer = _layer_class(name)
-    return type(layer(1, 1).cell) if layer is not type(None) else layer
 
 
 # The first class that a layer is an instance of decides, so subclasses stand before their bases.
@@ -81,6 +74,9 @@ def has_kernel(layer: keras.Layer) -> bool:
 
 
 def _axes(layer: keras.Layer) -> Axes:
+    if isinstance(layer, _keras.ConvLSTMCell):
+        axes = (*_CONV[layer.rank], "cin", "cout")
+        return {"kernel": axes, "recurrent_kernel": axes}
     return next((axes for cls, axes in AXES if isinstance(layer, cls)), {})
 
 
