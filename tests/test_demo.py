@@ -1,4 +1,4 @@
-"""The demo: its files agree with each other, its numbers with the files, and its choice is sound."""
+"""The demo: its numbers are those of its files, and its choice among them is sound."""
 
 import json
 from pathlib import Path
@@ -116,4 +116,5 @@ def test_big_images_get_the_papers_kernels() -> None:
     small, big = demo.lenet((8, 8, 1)), demo.lenet((28, 28, 1))
     assert small.get_layer("conv1").kernel.shape == (3, 3, 1, 20)
     assert big.get_layer("conv2").kernel.shape == (5, 5, 20, 50)
+    assert big.count_params() == 431_080
     assert np.allclose(keras.ops.sum(big(np.ones((2, 28, 28, 1))), axis=1), 1, atol=1e-5)

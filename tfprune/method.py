@@ -116,8 +116,8 @@ class Method:
             )
         return self, schedule
 
-    def check_layers(self, paths: Sequence[str]) -> None:
-        """Raise ValueError if a setting does not fit the layers that the method is to prune."""
+    def check_layers(self, paths: Sequence[str], schedules: Sequence[Any]) -> None:
+        """Raise ValueError if a setting does not fit the layers to prune, or their schedules."""
 
     def encode(self, weight: Tensor, spec: WeightSpec) -> dict[str, Tensor]:
         """Dense weight -> latent tensors; the first, of the weight's own shape, takes its place."""

@@ -86,7 +86,7 @@ def test_scope():
 )
 @pytest.mark.parametrize("function", [lambda m: tfprune.prune(m, tfprune.Magnitude()), tfprune.strip])
 def test_no_model(model, message, function):
-    with pytest.raises(TypeError, match=r"must be a keras\.Model.*" + message):
+    with pytest.raises(TypeError, match=r"must be a.*keras\.Model.*" + message):
         function(model)
 
 
@@ -389,7 +389,9 @@ def test_a_schedule_that_can_never_fire_is_warned_about_at_the_start(schedule):
     model, begun = tfprune.prune(build(), tfprune.Magnitude(), schedule), []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        note = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: begun.append(len(caught)))
+        note = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: begun.append(len(caught))
+        )
         fit(model, tfprune.PruningCallback(), note)
     early = [str(warning.message) for warning in caught[: begun[0]]]
     assert sum("can never fire" in message for message in early) == 1
@@ -483,12 +485,10 @@ def edit(path, change):
         lambda saved: saved["layers"][0].update(index=-1),
         lambda saved: saved["layers"][0].update(index="0"),
         lambda saved: saved["layers"][0].pop("method"),
-        lambda saved: saved["layers"][0]["method"].update(class_name="Nonsense"),
+        lambda saved: saved["layers"][0]["method"].update(registered_name="x>Nonsense", class_name="Nonsense"),
         lambda saved: saved["layers"][0]["method"]["config"].update(target_sparsity=1.5),
         lambda saved: saved["layers"][0]["method"]["config"].update(unknown=1),
         lambda saved: saved["layers"][0]["schedule"]["config"].update(frequency=0),
-        lambda saved: saved["layers"].append(saved["layers"][0]),
-        lambda saved: saved["layers"].pop(),
         lambda saved: saved["layers"][0].update(method=saved["layers"][0]["schedule"]),
     ],
 )

@@ -52,6 +52,14 @@ class Magnitude(Method):
         """From 0 to `target_sparsity`, or to 0.5 where there is none."""
         return PolynomialDecay(0.0, 0.5 if self.target_sparsity is None else self.target_sparsity)
 
+    def check_layers(self, paths: Sequence[str], schedules: Sequence[Any]) -> None:
+        """With `scope="global"`, one schedule for all layers."""
+        if self.scope == "global" and any(one != schedules[0] for one in schedules):
+            raise ValueError(
+                'With scope="global" all layers share one threshold, so they need one schedule. '
+                f"Received: {list(schedules)!r}."
+            )
+
     def score(self, latent: Tensor, spec: WeightSpec) -> Tensor:
         """|w|."""
         return ops.abs(latent)
@@ -64,11 +72,12 @@ class Magnitude(Method):
             return super().update_network(layers, sparsities, due)
         names = [(layer, name) for layer in layers for name in layer.specs]
         scores = [self.score(layer.latents[name], layer.specs[name]) for layer, name in names]
+        any_due = ops.any(ops.stack(list(due)))
         wanted = iter(masks.keep_largest_of_all(scores, sparsities[0]))
         return [
             (
-                {name: ops.where(flag, next(wanted), layer.masks[name]) for name in layer.specs},
+                {name: ops.where(any_due, next(wanted), layer.masks[name]) for name in layer.specs},
                 dict(layer.state),
             )
-            for layer, flag in zip(layers, due, strict=True)
+            for layer in layers
         ]

@@ -185,7 +185,7 @@ class NetworkSurgery(Method):
             return dataclasses.replace(self, target_sparsity=asked), schedule
         return super().adopt(schedule)
 
-    def check_layers(self, paths: Sequence[str]) -> None:
+    def check_layers(self, paths: Sequence[str], schedules: Sequence[Any]) -> None:
         """Every regular expression in `c` must fit one of the layers."""
         for pattern in self.c if isinstance(self.c, Mapping) else ():
             if not any(re.search(pattern, path) for path in paths):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import keras
+import numpy as np
 from keras.src.backend.common import global_state
 from keras.src.backend.common.variables import AutocastScope
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
@@ -23,6 +24,7 @@ __all__ = [
     "children",
     "compile_arguments",
     "compiled",
+    "concrete",
     "forget_traces",
     "in_training",
     "memoized",
@@ -141,6 +143,16 @@ def forget_traces(model: keras.Layer) -> None:
         for name in ("train_function", "test_function", "predict_function"):
             if getattr(layer, name, None) is not None:
                 setattr(layer, name, None)
+
+
+def concrete(variable: keras.Variable) -> np.ndarray:
+    """A variable's value as an array, also while a call is being traced."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.init_scope():
+            return np.asarray(variable.value)
+    return np.asarray(keras.ops.convert_to_numpy(variable._value))
 
 
 def in_training() -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from tfprune.checks import check_step
 from tfprune.training import _keras
 from tfprune.training.host import pruned_layers
 from tfprune.training.layers import STATE
@@ -35,6 +36,8 @@ class PruningCallback(keras.callbacks.Callback):
 
     def __init__(self, per_layer: bool = True, total_steps: int | None = None) -> None:
         super().__init__()
+        if total_steps is not None:
+            total_steps = check_step("total_steps", total_steps, 1)
         self.per_layer, self.total_steps = per_layer, total_steps
         self.pruner: Pruner | None = None
         self.concluded_by_fit = False

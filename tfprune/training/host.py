@@ -127,9 +127,9 @@ def _plans(layers: select.Layers, method: Any, schedule: Any) -> list[tuple[str,
         timing = one.default_schedule() if timing is None else check_schedule(timing)
         _check_weights(path, layer, one)
         plans.append((path, layer, *one.adopt(timing)))
-    for one in methods:
-        if one is not None:
-            one.check_layers([path for path, _, method, _ in plans if method is one])
+    for one in {id(method): method for _, _, method, _ in plans}.values():
+        same = [(path, timing) for path, _, method, timing in plans if method is one]
+        one.check_layers([path for path, _ in same], [timing for _, timing in same])
     return plans
 
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfprune.checks import check_sparsity, check_step
 from tfprune.schedules import PruningSchedule
 from tfprune.training import _keras
 from tfprune.training.host import pruned_layers
@@ -50,6 +51,8 @@ class Pruner:
                 f"Model '{model.name}' has no pruned layer. Call `tfprune.prune` first and train "
                 "the model that it returns."
             )
+        if total_steps is not None:
+            total_steps = check_step("total_steps", total_steps, 1)
         self.model, self.total_steps, self.optimizer = model, total_steps, optimizer
         for state in self.states:
             state.attended = True
@@ -156,7 +159,7 @@ class Pruner:
             states = [self.states[number] for number in numbers]
             layers = [state.tensors() for state in states]
             good = [_finite(layer.latents.values()) for layer in layers]
-            flags = [ops.logical_and(due[n], ok) for n, ok in zip(numbers, good, strict=True)]
+            flags = [ops.logical_and(due[n], ops.all(ops.stack(good))) for n in numbers]
             sparsities = [wanted[number] for number in numbers]
             results = states[0].method.update_network(layers, sparsities, flags)
             for state, (masks, scalars) in zip(states, results, strict=True):
@@ -277,7 +280,7 @@ def _due(schedule: Any, number: int, first: int, last: int) -> bool:
 def _sparsity(schedule: Any, step: int) -> float:
     if isinstance(schedule, PruningSchedule):
         return schedule.sparsity(step)
-    return float(schedule(step)[1])
+    return check_sparsity("the schedule's sparsity", float(schedule(step)[1]))
 
 
 def _finite(tensors: Any) -> Tensor:

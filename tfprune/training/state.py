@@ -157,7 +157,7 @@ class PruneState(keras.layers.Layer):
 
     def count(self, key: str) -> int:
         """The value of a counter."""
-        return int(ops.convert_to_numpy(self.counters[key]))
+        return int(_keras.concrete(self.counters[key]))
 
     @property
     def planned(self) -> Any:

@@ -37,6 +37,8 @@ class PruningWrapper(keras.layers.Wrapper):
             raise TypeError(
                 f"`method` must be a tfprune.{self.method_class.__name__}. Received: {method!r}."
             )
+        if not isinstance(layer, keras.Layer):
+            raise TypeError(f"`layer` must be a keras.Layer. Received: {layer!r}.")
         if isinstance(layer, PruningWrapper) or hasattr(layer, STATE):
             raise ValueError(
                 f"Layer '{layer.name}' is pruned already; it can be wrapped only once."
