@@ -224,7 +224,7 @@ def test_bad_settings(cls, settings, error, message):
 
 @pytest.mark.parametrize("total", [0, -3, 2.5, "10"])
 def test_bad_plan(total):
-    with pytest.raises((ValueError, TypeError), match="total_steps.*Received"):
+    with pytest.raises((ValueError, TypeError), match=r"total_steps.*Received"):
         PolynomialDecay(0.0, 0.5).plan(total)
 
 

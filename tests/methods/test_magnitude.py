@@ -134,7 +134,7 @@ def test_global_scope_with_schedules_that_differ_is_refused_or_obeyed():
         "conv": tfprune.ConstantSparsity(0.2, 0, 5, 1),
         "dense": tfprune.ConstantSparsity(0.9, 0, 5, 1),
     }
-    with pytest.raises(ValueError, match="global"):
+    with pytest.raises(ValueError, match=r"global"):
         tfprune.prune(build(), tfprune.Magnitude(scope="global"), schedules)
 
 

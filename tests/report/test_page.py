@@ -88,6 +88,9 @@ def test_bars_are_as_long_as_the_densities() -> None:
     assert kept == pytest.approx([charts.TRACK * d for d in density], abs=0.01)
     full = bars_of(tree, "track")[: len(density)]
     assert full == [charts.TRACK] * len(density)
+    # the second chart: 48 and 12 multiply-adds, of which 6 and 12 are left
+    assert bars_of(tree, "track")[2:4] == [charts.TRACK, charts.TRACK * 0.25]
+    assert bars_of(tree, "kept")[2:4] == [charts.TRACK * 0.125, charts.TRACK * 0.25]
 
 
 def test_curves_share_panels_and_survive_nan() -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import functools
-import importlib.util
-import itertools
 import os
 import subprocess
 import sys
@@ -13,95 +10,24 @@ import warnings
 
 import keras
 import numpy as np
-import oracles
 import pytest
 import tensorflow as tf
 from keras import ops
+from toys import (
+    DECAY,
+    TARGET,
+    build,
+    data,
+    dense_model,
+    fit,
+    follows_the_schedule,
+    masks_of,
+    trained_well,
+    wanted,
+)
 
 import tfprune
 from tfprune.training import pruned_layers
-from tfprune.training.layers import effective_weights
-
-TARGET = 0.75
-DECAY = tfprune.PolynomialDecay(0.0, TARGET, 2, 15, frequency=3)
-
-
-def data(rows=80):
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(rows, 6)).astype("float32")
-    return x, rng.normal(size=(rows, 4)).astype("float32")
-
-
-def dense_model(cls=keras.Model):
-    keras.utils.set_random_seed(1)
-    inputs = keras.Input((6,))
-    hidden = keras.layers.Dense(16, activation="tanh", name="one")(inputs)
-    return cls(inputs, keras.layers.Dense(4, name="two", dtype="float32")(hidden))
-
-
-def build(cls=keras.Model, optimizer=None, schedule=DECAY, method=None, **settings):
-    model = dense_model(cls)
-    model.compile(optimizer or keras.optimizers.SGD(0.05, momentum=0.9), "mse", **settings)
-    return tfprune.prune(model, method or tfprune.Magnitude(), schedule)
-
-
-def masks_of(model):
-    return {
-        path: np.array(ops.convert_to_numpy(layer.prune_state.masks["kernel"]))
-        for path, layer in pruned_layers(model)
-    }
-
-
-class Watch(keras.callbacks.Callback):
-    """Optimizer iterations -> sparsity of the first kernel, as each execution begins."""
-
-    def on_train_begin(self, logs=None):
-        self.sparsity = {}
-
-    def on_train_batch_begin(self, batch, logs=None):
-        step = int(ops.convert_to_numpy(self.model.optimizer.iterations))
-        self.sparsity[step] = float(1 - masks_of(self.model)["one"].mean())
-
-
-def fit(model, x=None, epochs=2, callbacks=(), **settings):
-    watch = Watch()
-    features, y = data()
-    x, y = (features, y) if x is None else (x, None)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", "(Target missed|Nothing was pruned|.*can never fire).*")
-        history = model.fit(
-            x, y, 8 if y is not None else None, epochs, verbose=0,
-            callbacks=[watch, *callbacks, tfprune.PruningCallback()], **settings,
-        )  # fmt: skip
-    return history.history, watch.sparsity
-
-
-def wanted(step, size=96, begin=2, end=15, frequency=3):
-    """Sparsity of a layer's mask at an optimizer step, by the twin."""
-    done = [s for s in oracles.updates(begin, end, frequency) if s <= step]
-    if not done:
-        return 0.0
-    asked = oracles.polynomial(done[-1], 0.0, TARGET, begin, end, 3.0)
-    return oracles.count_pruned(asked, size) / size
-
-
-def follows_the_schedule(sparsity, steps):
-    assert sorted(sparsity) == list(steps)
-    for step, value in sparsity.items():
-        assert value == pytest.approx(wanted(step)), step
-
-
-def trained_well(model, history):
-    """Loss fell, pruned entries are exactly zero in use, and latent ones are not."""
-    assert np.isfinite(history["loss"]).all() and history["loss"][-1] < history["loss"][0]
-    for path, layer in pruned_layers(model):
-        mask, used = masks_of(model)[path], effective_weights(layer)["kernel"]
-        latent = ops.convert_to_numpy(layer.prune_state.latents("kernel")["latent"])
-        np.testing.assert_array_equal(used == 0, ~mask)
-        assert (latent[~mask] != 0).all() and (~mask).any()
-    x, _ = data(8)
-    plain = tfprune.strip(model)
-    np.testing.assert_allclose(plain.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -301,7 +227,7 @@ def unknown_length(batches=10):
     return tf.data.Dataset.from_generator(rows, output_signature=spec)
 
 
-@pytest.mark.parametrize("epochs", [2, 3, 6])
+@pytest.mark.parametrize("epochs", [2, 5])
 @pytest.mark.parametrize("steps", [1, 5])
 def test_a_dataset_of_unknown_length_reaches_the_target(epochs, steps):
     model = build(schedule=tfprune.PolynomialDecay(0.0, TARGET), steps_per_execution=steps)
@@ -321,7 +247,7 @@ def test_a_dataset_of_unknown_length_with_the_steps_given():
 
 def test_one_epoch_of_unknown_length_says_what_to_do():
     model = build(schedule=tfprune.PolynomialDecay(0.0, TARGET))
-    with pytest.warns(UserWarning, match="Nothing was pruned.*total_steps"):
+    with pytest.warns(UserWarning, match=r"Nothing was pruned.*total_steps"):
         model.fit(unknown_length(), verbose=0, callbacks=[tfprune.PruningCallback()])
 
 
@@ -369,7 +295,7 @@ def test_a_second_fit_stays_at_the_end_of_the_schedule():
 def test_a_schedule_in_the_second_of_two_fits_is_not_called_idle():
     model = build(schedule=tfprune.ConstantSparsity(0.5, 15, 18, 1))
     x, y = data()
-    with pytest.warns(UserWarning, match="can never fire"):
+    with pytest.warns(UserWarning, match=r"can never fire"):
         model.fit(x, y, 8, verbose=0, callbacks=[tfprune.PruningCallback()])
     fit(model, epochs=1)
     assert masks_of(model)["one"].mean() == 0.5
@@ -407,155 +333,6 @@ def test_the_mask_update_is_traced_once(monkeypatch):
     assert 1 <= len(calls) <= 4  # two layers, and no more for twenty updates
 
 
-def everything_that_logs(folder):
-    return {
-        "csv": keras.callbacks.CSVLogger(folder / "log.csv"),
-        "stop": keras.callbacks.EarlyStopping("sparsity", mode="max", patience=9),
-        "board": board(folder / "board"),
-    }
-
-
-HAS_BOARD = importlib.util.find_spec("tensorboard") is not None
-
-
-def board(folder):
-    """TensorBoard, or where that is not installed nothing."""
-    return keras.callbacks.TensorBoard(folder) if HAS_BOARD else keras.callbacks.Callback()
-
-
-@pytest.mark.parametrize("wrapped", [False, True])
-@pytest.mark.parametrize("place", [0, 1, 3])
-def test_sparsity_is_in_the_logs_in_any_order(tmp_path, place, wrapped):
-    callbacks = list(everything_that_logs(tmp_path).values())
-    callbacks.insert(place, tfprune.PruningCallback())
-    if wrapped:
-        wrap = tfprune.layers.MagnitudePruned
-        layers = [wrap(keras.layers.Dense(n), schedule=DECAY, name=name)
-                  for n, name in ((16, "one"), (4, "two"))]  # fmt: skip
-        model = keras.Sequential([keras.layers.Input((6,)), *layers])
-        model.compile("sgd", "mse")
-    else:
-        model = build()
-    x, y = data()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", "Early stopping conditioned")
-        history = model.fit(x, y, 8, 2, verbose=0, callbacks=callbacks).history
-    keys = {key for key in history if key.startswith("sparsity")}
-    assert len(keys) == 3 and "sparsity" in keys
-    with open(tmp_path / "log.csv", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    for key in keys:
-        assert [float(row[key]) for row in rows] == history[key]
-    if HAS_BOARD:
-        assert {f"epoch_{key}" for key in keys} <= tags_in(tmp_path / "board" / "train")
-
-
-def tags_in(folder):
-    events = (
-        event
-        for path in folder.iterdir()
-        for event in tf.compat.v1.train.summary_iterator(str(path))
-    )
-    return {value.tag for event in events for value in event.summary.value}
-
-
-def test_logged_sparsity_is_that_of_the_weights():
-    model = build(method=tfprune.NetworkSurgery(target_sparsity=0.6), schedule=None)
-    history, _ = fit(model)
-    zeros, sizes = 0, 0
-    for path, layer in pruned_layers(model):
-        weights = effective_weights(layer).values()
-        zero, size = sum(int((w == 0).sum()) for w in weights), sum(w.size for w in weights)
-        assert history[f"sparsity/{path}"][-1] == pytest.approx(zero / size)
-        zeros, sizes = zeros + zero, sizes + size
-    assert history["sparsity"][-1] == pytest.approx(zeros / sizes)
-    assert 0 <= min(history["sparsity"]) and max(history["sparsity"]) < 1
-
-
-def test_without_the_layers():
-    model = build()
-    x, y = data()
-    callbacks = [tfprune.PruningCallback(per_layer=False)]
-    history = model.fit(x, y, 8, 2, verbose=0, callbacks=callbacks).history
-    assert set(history) == {"loss", "sparsity"}
-
-
-def test_a_list_of_callbacks_made_by_the_user():
-    model = build()
-    x, y = data()
-    callbacks = keras.callbacks.CallbackList(
-        [tfprune.PruningCallback()], add_history=True, model=model, epochs=2, steps=10
-    )
-    history = model.fit(x, y, 8, 2, verbose=0, callbacks=callbacks).history
-    assert history["sparsity"][-1] == pytest.approx(TARGET, abs=0.01)
-
-
-def test_early_stopping_restores_weights_and_masks_together():
-    model = build(schedule=tfprune.PolynomialDecay(0.0, TARGET, 0, 18, frequency=1))
-    states = []
-    note = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: states.append((masks_of(model), model.get_weights()))
-    )
-    best = keras.callbacks.EarlyStopping(
-        "sparsity", mode="min", patience=1, restore_best_weights=True
-    )
-    x, y = data()
-    with pytest.warns(UserWarning, match="Target missed"):
-        model.fit(x, y, 8, 2, verbose=0, callbacks=[note, best, tfprune.PruningCallback()])
-    assert masks_of(model)["one"].mean() > 0.3
-    for path, mask in masks_of(model).items():
-        np.testing.assert_array_equal(mask, states[0][0][path])
-    for one, two in zip(model.get_weights(), states[0][1], strict=True):
-        np.testing.assert_array_equal(one, two)
-
-
-@pytest.mark.parametrize("place", [0, 1])
-@pytest.mark.parametrize("name", ["best.keras", "best.weights.h5"])
-def test_checkpoints_hold_sparse_weights_in_any_order(tmp_path, place, name):
-    model, path = build(), tmp_path / name
-    checkpoint = keras.callbacks.ModelCheckpoint(path, save_weights_only=name.endswith("h5"))
-    callbacks = [tfprune.PruningCallback()]
-    callbacks.insert(place, checkpoint)
-    x, y = data()
-    model.fit(x, y, 8, 2, verbose=0, callbacks=callbacks)
-    if name.endswith("h5"):
-        plain, again = dense_model(), build()
-        plain.load_weights(path)
-        again.load_weights(path)
-        assert (plain.get_layer("one").get_weights()[0] == 0).mean() == pytest.approx(TARGET)
-    else:
-        again = keras.models.load_model(path)
-    for layer, mask in masks_of(again).items():
-        np.testing.assert_array_equal(mask, masks_of(model)[layer])
-    np.testing.assert_array_equal(again.predict(x, verbose=0), model.predict(x, verbose=0))
-
-
-def test_a_callback_can_be_used_again():
-    callback = tfprune.PruningCallback()
-    x, y = data()
-    for _ in range(2):
-        model = build()
-        model.fit(x, y, 8, 2, verbose=0, callbacks=[callback])
-        assert 1 - masks_of(model)["one"].mean() == pytest.approx(TARGET)
-
-
-@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "adagrad", "lion", "ftrl", "muon"])
-def test_every_optimizer(optimizer):
-    if not hasattr(keras.optimizers, optimizer.capitalize()):
-        pytest.skip(f"no {optimizer} in Keras {keras.__version__}")
-    history, sparsity = fit(build(optimizer=optimizer))
-    follows_the_schedule(sparsity, range(20))
-    assert np.isfinite(history["loss"]).all()
-
-
-def test_weight_averaging_leaves_the_masks_in_force():
-    optimizer = keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.5)
-    model = build(optimizer=optimizer)
-    history, _ = fit(model)
-    trained_well(model, history)
-    assert 1 - masks_of(model)["one"].mean() == pytest.approx(TARGET)
-
-
 def test_sample_and_class_weights_and_train_on_batch():
     model = build()
     x, y = data()
@@ -564,13 +341,3 @@ def test_sample_and_class_weights_and_train_on_batch():
     model.train_on_batch(x[:8], y[:8])
     for path, mask in masks_of(model).items():
         np.testing.assert_array_equal(mask, before[path])
-
-
-def test_two_models_in_turns():
-    """State is the model's, not the process's."""
-    one, two = build(), build()
-    x, y = data()
-    for model, _ in itertools.product((one, two), range(2)):
-        model.fit(x, y, 8, 1, verbose=0, shuffle=False, callbacks=[tfprune.PruningCallback()])
-    for path, mask in masks_of(one).items():
-        np.testing.assert_array_equal(mask, masks_of(two)[path])

@@ -11,7 +11,10 @@ from __future__ import annotations
 import abc
 import importlib.util
 import sys
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 _PACKAGE = "tensorflow_model_optimization"
 _MODULE = f"{_PACKAGE}.python.core.sparsity.keras.pruning_schedule"
@@ -53,6 +56,36 @@ def schedule_base() -> type:
         del sys.modules[_MODULE]
         return _OwnPruningSchedule
     return module.PruningSchedule
+
+
+def foreign_settings(schedule: Any) -> tuple[str, dict[str, Any]]:
+    """Class name and settings of a schedule of tfmot's own; ("", {}) for any other."""
+    cls = type(schedule)
+    if cls.__module__ != _MODULE:
+        return "", {}
+    return cls.__name__, dict(schedule.get_config()["config"])
+
+
+def is_symbolic(step: Any) -> bool:
+    """Whether `step` is a tensor or variable in a graph, as tfmot's wrappers give it."""
+    tf = sys.modules.get("tensorflow")
+    if tf is None or tf.executing_eagerly():
+        return False
+    return bool(tf.is_tensor(step)) or isinstance(step, tf.Variable)
+
+
+def in_graph(schedule: Callable[[int], tuple[bool, float]], step: Any) -> tuple[Any, Any]:
+    """Call a Python schedule from inside a TensorFlow graph."""
+    import tensorflow as tf
+
+    due, sparsity = tf.numpy_function(
+        lambda number: (np.bool_(schedule(int(number))[0]), np.float32(schedule(int(number))[1])),
+        [step],
+        [tf.bool, tf.float32],
+    )
+    due.set_shape(())
+    sparsity.set_shape(())
+    return due, sparsity
 
 
 def is_legacy_keras_model(model: object) -> bool:

@@ -12,7 +12,7 @@ from tfprune.report.table import count, fraction
 
 ROW, NAME, TRACK, LABEL = 24, 190, 380, 230
 WIDTH = NAME + TRACK + LABEL
-PANEL_W, PANEL_H, MARGIN = 380, 190, 46
+PANEL_W, PANEL_H, MARGIN = 380, 190, 56
 
 
 def _svg(width: float, height: float, body: Sequence[str], label: str) -> str:

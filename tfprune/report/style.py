@@ -23,7 +23,7 @@ p { color: var(--faint); margin: 0 0 12px; max-width: 74ch; }
 table { border-collapse: collapse; font-size: 13.5px; font-variant-numeric: tabular-nums;
   width: 100%; }
 th, td { text-align: left; padding: 5px 12px 5px 0; border-bottom: 1px solid var(--rule);
-  vertical-align: top; overflow-wrap: anywhere; }
+  vertical-align: top; overflow-wrap: break-word; }
 th { color: var(--faint); font-weight: 500; }
 td.n, th.n { text-align: right; white-space: nowrap; padding: 5px 0 5px 16px; }
 svg { max-width: 100%; height: auto; display: block;

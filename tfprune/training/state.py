@@ -62,7 +62,7 @@ class PruneState(keras.layers.Layer):
         for name, spec in self.specs.items():
             slot = variable_of(layer, name)
             with _keras.autocast_off():
-                latents = self.method.encode(ops.convert_to_tensor(slot), spec)
+                latents = self.method.encode(slot.value, spec)
             self._slots[name], *others = latents
             _check_slot(slot, latents[self._slots[name]], self.method, name)
             self.extras[name] = {
@@ -124,7 +124,7 @@ class PruneState(keras.layers.Layer):
         slot = variable_of(self.owner(), name)
         with _keras.autocast_off():
             variables = {self._slots[name]: slot, **self.extras[name]}
-            return {key: ops.convert_to_tensor(value) for key, value in variables.items()}
+            return {key: variable.value for key, variable in variables.items()}
 
     def effective(self, name: str) -> Tensor:
         """The weight that the forward pass uses, in the variable's dtype.
@@ -145,8 +145,8 @@ class PruneState(keras.layers.Layer):
             self.path_in_model,
             self.specs,
             {name: self.latents(name)[self.method.masked] for name in self.specs},
-            {name: ops.convert_to_tensor(mask) for name, mask in self.masks.items()},
-            {key: ops.convert_to_tensor(value) for key, value in self.scalars.items()},
+            {name: mask.value for name, mask in self.masks.items()},
+            {key: scalar.value for key, scalar in self.scalars.items()},
         )
 
     def sparsity(self) -> float:
@@ -222,12 +222,7 @@ class PruneState(keras.layers.Layer):
         for key, counter in self.counters.items():
             counter.assign(0 if key == "offset" else -1)
         slots = {name: variable_of(self.owner(), name) for name in self.specs}
-        self._put(
-            {
-                n: self.method.encode(ops.convert_to_tensor(slots[n]), s)
-                for n, s in self.specs.items()
-            }
-        )
+        self._put({n: self.method.encode(slots[n].value, s) for n, s in self.specs.items()})
 
     def _put(self, latents: dict[str, dict[str, Any]]) -> None:
         for name, tensors in latents.items():
