@@ -86,12 +86,18 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("load", [keras.models.load_model, tfprune.load_model])
 @pytest.mark.parametrize("what", DAMAGE)
-def test_damaged_settings(what: str, load: Any, archive: pathlib.Path) -> None:
-    with pytest.raises(ValueError) as error:
-        load(edited(archive, "config.json", DAMAGE[what]))
-    assert "prun" in str(error.value)
+def test_damaged_settings(what: str, archive: pathlib.Path) -> None:
+    file = edited(archive, "config.json", DAMAGE[what])
+    with pytest.raises(ValueError, match="prun"):
+        keras.models.load_model(file)
+
+
+@pytest.mark.parametrize("what", ["newer format", "no path", "method is text", "other method"])
+def test_damaged_settings_in_load_model(what: str, archive: pathlib.Path) -> None:
+    file = edited(archive, "config.json", DAMAGE[what])
+    with pytest.raises(ValueError, match="prun"):
+        tfprune.load_model(file)
 
 
 @pytest.mark.parametrize(
@@ -142,3 +148,14 @@ def test_wrong_model_is_refused(tmp_path: pathlib.Path) -> None:
     surgery(structures.build("sequential")).save_weights(tmp_path / "a.weights.h5")
     with pytest.raises(ValueError):
         surgery(structures.build("convolutions")).load_weights(tmp_path / "a.weights.h5")
+
+
+def test_legacy_format_is_refused(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match=r"\.keras"):
+        surgery(structures.build("sequential")).save(tmp_path / "a.h5")
+    assert not (tmp_path / "a.h5").exists()
+
+
+def test_plain_file_loads_as_a_plain_model(tmp_path: pathlib.Path) -> None:
+    structures.build("sequential").save(tmp_path / "a.keras")
+    assert not tfprune.is_pruned(tfprune.load_model(tmp_path / "a.keras"))

@@ -133,7 +133,7 @@ def _copy_values(model: keras.Model, copy: keras.Model) -> None:
         target.name, target.trainable = source.name, source.trainable
         _copy_state(source, target)
     for old_variable, new_variable in zip(old, new, strict=True):
-        new_variable.assign(old_variable)
+        new_variable.assign(keras.ops.convert_to_numpy(old_variable))
         if new_variable.trainable != old_variable.trainable:
             new_variable.trainable = old_variable.trainable
 
@@ -143,7 +143,8 @@ def _copy_state(source: keras.Layer, target: keras.Layer) -> None:
     if not hasattr(source, STATE) and not isinstance(source, keras.Model):
         store: dict[str, Any] = {}
         source.save_own_variables(store)
-        target.load_own_variables(store)
+        arrays = {key: keras.ops.convert_to_numpy(value) for key, value in store.items()}
+        target.load_own_variables(arrays)
     if hasattr(source, "save_assets") and hasattr(target, "load_assets"):
         with tempfile.TemporaryDirectory() as folder:
             source.save_assets(folder)

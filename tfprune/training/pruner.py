@@ -145,7 +145,7 @@ class Pruner:
 
     def _keep(self, counter: str, value: Any) -> None:
         for state in self.states:
-            state.counters[counter].assign(value)
+            state.counters[counter].assign(ops.copy(value))
 
     def record(self) -> None:
         """Save the newest step with the model."""
@@ -164,9 +164,9 @@ class Pruner:
             results = states[0].method.update_network(layers, sparsities, flags)
             for state, (masks, scalars) in zip(states, results, strict=True):
                 for name, mask in masks.items():
-                    state.masks[name].assign(mask)
+                    state.masks[name].assign(ops.copy(mask))
                 for key, value in scalars.items():
-                    state.scalars[key].assign(value)
+                    state.scalars[key].assign(ops.copy(value))
             finite += list(zip(numbers, good, strict=True))
         return ops.stack([ok for _, ok in sorted(finite, key=lambda pair: pair[0])])
 

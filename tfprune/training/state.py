@@ -135,7 +135,7 @@ class PruneState(keras.layers.Layer):
         """
         tensors, key = self.latents(name), self.method.masked
         latent = tensors[key]
-        masked = ops.where(self.masks[name], latent, ops.zeros_like(latent))
+        masked = ops.where(self.masks[name].value, latent, ops.zeros_like(latent))
         tensors[key] = latent + ops.stop_gradient(masked - latent)
         return self.method.decode(tensors, self.specs[name])
 
@@ -152,7 +152,7 @@ class PruneState(keras.layers.Layer):
     def sparsity(self) -> float:
         """Fraction of zeros over this layer's masks, in [0, 1]."""
         total = sum(int(np.prod(mask.shape)) for mask in self.masks.values())
-        kept = sum(int(ops.sum(ops.cast(mask, "int32"))) for mask in self.masks.values())
+        kept = sum(int(ops.sum(ops.cast(mask.value, "int32"))) for mask in self.masks.values())
         return 1 - kept / total if total else 0.0
 
     def count(self, key: str) -> int:
