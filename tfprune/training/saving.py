@@ -73,6 +73,9 @@ def attach_settings(model: keras.Model, saved: Any) -> None:
     try:
         if saved["format"] != FORMAT:
             raise ValueError(f"format {saved['format']} instead of {FORMAT}; update tfprune")
+        places = [row["index"] for row in saved["layers"]]
+        if len(set(places)) != len(places):
+            raise ValueError(f"a layer is named twice in {places}")
         for row in saved["layers"]:
             layer, method, schedule, path = _checked(row, layers)
             if not hasattr(layer, STATE):

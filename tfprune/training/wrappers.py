@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from tfprune.compat.tfmot import is_legacy_keras_model
 from tfprune.method import REGISTRY, Method
 from tfprune.schedules import check_schedule
 from tfprune.training import _keras
@@ -38,7 +39,8 @@ class PruningWrapper(keras.layers.Wrapper):
                 f"`method` must be a tfprune.{self.method_class.__name__}. Received: {method!r}."
             )
         if not isinstance(layer, keras.Layer):
-            raise TypeError(f"`layer` must be a keras.Layer. Received: {layer!r}.")
+            old = " That is Keras 2." if is_legacy_keras_model(layer) else ""
+            raise TypeError(f"`layer` must be a layer of Keras 3. Received: {layer!r}.{old}")
         if isinstance(layer, PruningWrapper) or hasattr(layer, STATE):
             raise ValueError(
                 f"Layer '{layer.name}' is pruned already; it can be wrapped only once."
