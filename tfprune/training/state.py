@@ -47,7 +47,7 @@ class PruneState(keras.layers.Layer):
         path: str,
         wrapped: bool = False,
     ) -> None:
-        super().__init__(name=f"{path.replace('/', '.')}.prune_state", dtype="float32")
+        super().__init__(name=f"{path.replace('/', '-')}-prune_state", dtype="float32")
         self.path_in_model, self.wrapped = path, wrapped
         self.method, self.schedule = method, schedule
         self.specs = {spec.name: spec for spec in specs}
