@@ -211,10 +211,11 @@ def check_schedule(schedule: Any) -> Any:
     tfmot's own schedules become those of the same name here, which can be saved and whose last
     update falls on `end_step`.
     """
-    if isinstance(schedule, type) or not callable(schedule):
+    complete = callable(schedule) and hasattr(schedule, "get_config")
+    if isinstance(schedule, type) or not complete:
         raise TypeError(
             "`schedule` must be a PruningSchedule, called as `schedule(step) -> (should_update, "
-            f"sparsity)`. Received: {schedule!r}."
+            f"sparsity)`, with `get_config`. Received: {schedule!r}."
         )
     name, settings = foreign_settings(schedule)
     ours = {"ConstantSparsity": ConstantSparsity, "PolynomialDecay": PolynomialDecay}.get(name)

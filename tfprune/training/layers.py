@@ -62,10 +62,19 @@ def prunable_names(layer: keras.Layer) -> tuple[str, ...]:
 
     A layer class of the user's own is prunable where it subclasses a Keras layer with a kernel, or
     where it lists its variables in an attribute `prunable_weights = ("my_kernel", ...)`.
+
+    Raises:
+        ValueError: if `prunable_weights` names what a built layer does not have.
     """
     declared = getattr(type(layer), "prunable_weights", None)
     names = tuple(declared) if declared is not None else tuple(_axes(layer))
-    return tuple(name for name in names if find_variable(layer, name) is not None)
+    found = tuple(name for name in names if find_variable(layer, name) is not None)
+    if declared is not None and layer.built and found != names:
+        raise ValueError(
+            f"`prunable_weights` of {type(layer).__name__} must name its variables. "
+            f"Received: {names}; the layer has {tuple(own_variables(layer))}."
+        )
+    return found
 
 
 def has_kernel(layer: keras.Layer) -> bool:

@@ -71,6 +71,8 @@ class Pruner:
         """
         step = self._step()
         self._calls += 1
+        if self.optimizer is None:
+            self._keep("last_step", step)
         if step != self._previous:
             self._run(step)
 
