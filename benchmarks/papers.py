@@ -7,6 +7,7 @@ rows are trained on the whole training set and report the test split, which chos
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import sys
@@ -38,9 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
         "hardware": hardware(),
         "paper": experiment.paper,
         "rows": [],
-        "curve": [],
+        "curve": _earlier_curve(out / f"{experiment.name}.json"),
     }
     if options.curve:
+        report["curve"] = []
         data = training.load(experiment, options.data_dir, validate=True)
         for offset in experiment.offsets:
             folder = out / experiment.name / "validation" / "seed0"
@@ -54,6 +56,10 @@ def main(arguments: list[str] | None = None) -> int:
     _write(out, experiment, report)
     print(table(experiment.title, report))
     return 0
+
+
+def _earlier_curve(path: Path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text())["curve"] if path.exists() else []
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

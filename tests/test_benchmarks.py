@@ -1,0 +1,76 @@
+"""`benchmarks/papers.py` in small: the form of its results, resuming, and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tfprune.data import Data
+
+BENCHMARKS = str(Path(__file__).resolve().parent.parent / "benchmarks")
+COUNTS = ("compression", "compression_weights", "compression_with_indices")
+KEYS = {"seed", "dense_error", "test_error", *COUNTS, "seconds"}
+
+
+def fake_mnist(source: str, data_dir: str | None) -> Data:
+    """Images whose class is where they are bright; enough to hold validation images out of."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 10, 600)
+    x = rng.uniform(0, 0.3, (600, 28, 28, 1)).astype("float32")
+    x[np.arange(600), 2 * y, 10:20] = 1.0
+    return Data("mnist", (x[:300], y[:300]), (x[300:400], y[300:400]), (x[400:], y[400:]))
+
+
+@pytest.fixture
+def papers(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    modules = {
+        name: importlib.import_module(name) for name in ("papers", "training", "experiments")
+    }
+    training, experiments = modules["training"], modules["experiments"]
+    monkeypatch.setattr(training, "load_data", fake_mnist)
+    monkeypatch.setattr(training, "EPOCH", 10)
+    monkeypatch.setattr(training, "HELD_OUT", 100)
+    one = experiments.EXPERIMENTS["dns-lenet300"]
+    small = dataclasses.replace(
+        one,
+        dense=dataclasses.replace(one.dense, steps=30, batch=20),
+        pruning=dataclasses.replace(one.pruning, steps=30, batch=20),
+        schedule=dataclasses.replace(one.schedule, end_step=20),
+        offsets=(-5.0, 0.0),
+    )
+    monkeypatch.setitem(experiments.EXPERIMENTS, "dns-lenet300", small)
+    yield modules["papers"]
+    for name in modules:
+        sys.modules.pop(name)
+
+
+def test_rows_curve_and_resuming(papers: Any, tmp_path: Path, capsys: Any) -> None:
+    command = ["--experiment", "dns-lenet300", "--out", str(tmp_path), "--seeds"]
+    assert papers.main([*command, "1", "--curve"]) == 0
+    first = json.loads((tmp_path / "dns-lenet300.json").read_text())
+    assert [row["seed"] for row in first["rows"]] == [0] and set(first["rows"][0]) >= KEYS
+    assert first["rows"][0]["compression"] > 2
+    sparse, denser = (row["compression"] for row in reversed(first["curve"]))
+    assert sparse > denser and "validation_error" in first["curve"][0]
+
+    assert papers.main([*command, "2"]) == 0
+    second = json.loads((tmp_path / "dns-lenet300.json").read_text())
+    assert second["rows"][0] == first["rows"][0] and len(second["rows"]) == 2
+    assert second["curve"] == first["curve"]
+    markdown = (tmp_path / "dns-lenet300.md").read_text()
+    assert "| paper | 2.28 | 1.99 | 56.0 |" in markdown and "**mean**" in markdown
+    assert markdown in capsys.readouterr().out
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_an_unknown_experiment_is_named(papers: Any, capsys: Any) -> None:
+    assert papers.main(["--experiment", "dns-lenet6"]) == 2
+    assert "dns-lenet5, dns-lenet300" in capsys.readouterr().err
