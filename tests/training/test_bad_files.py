@@ -5,23 +5,10 @@ from __future__ import annotations
 import json
 import zipfile
 
-import keras
 import pytest
+from small import build
 
 import tfprune
-
-
-def build(units=4, compiled=True):
-    model = keras.Sequential(
-        [
-            keras.layers.Input((6,)),
-            keras.layers.Dense(8, activation="relu", name="one"),
-            keras.layers.Dense(units, name="two"),
-        ]
-    )
-    if compiled:
-        model.compile("sgd", "mse")
-    return model
 
 
 def saved(folder):
