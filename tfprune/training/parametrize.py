@@ -62,7 +62,7 @@ def _computed_once(layers: list[keras.Layer]) -> Iterator[None]:
     ]
     by_id = {id(layer): layer for layer in layers}
     for key in new:
-        _scope.values[key] = _for_call(by_id[key[0]], key[1])
+        _scope.values[key] = getattr(by_id[key[0]], STATE).effective(key[1])
     try:
         yield
     finally:
@@ -101,8 +101,8 @@ def _warn_if_unattended(layer: keras.Layer) -> None:
         )
 
 
-def _for_call(layer: keras.Layer, name: str) -> Tensor:
-    value = getattr(layer, STATE).effective(name)
+def _autocast(layer: keras.Layer, value: Tensor) -> Tensor:
+    """As Keras casts a variable at each read, so that its gradient is summed in its own dtype."""
     if layer.autocast and keras.backend.is_float_dtype(value.dtype):
         return ops.cast(value, layer.compute_dtype)
     return value
@@ -117,7 +117,7 @@ def _attribute(cls: type, name: str) -> property:
             return inherited(self) if inherited else vars(self)[name]
         _scope.read.add((id(self), name))
         value = _scope.values.get((id(self), name))
-        return getattr(self, STATE).effective(name) if value is None else value
+        return getattr(self, STATE).effective(name) if value is None else _autocast(self, value)
 
     def put(self: Any, value: Any) -> None:
         raise AttributeError(
