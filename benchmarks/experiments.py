@@ -66,7 +66,7 @@ EXPERIMENTS = {
             pruning=Training(steps=18000, batch=64, rate=0.03, shift=1),
             method=_surgery({"conv1": 2.0, "conv2": 4.1, "fc1": 6.0, "fc2": 3.2}),
             schedule=_timing(15000),
-            offsets=(-1.5, -0.75, 0.0, 0.75, 1.5),
+            offsets=(-0.75, 0.0, 0.75, 1.5),
             paper={"dense_error": 0.91, "test_error": 0.91, "compression": 107.96},
         ),
         Experiment(
