@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.experiment not in EXPERIMENTS:
         print(f"--experiment must be one of {', '.join(EXPERIMENTS)}.", file=sys.stderr)
         return 2
-    import training
+    import seeds
 
     experiment = EXPERIMENTS[options.experiment]
     out = Path(options.out)
@@ -43,15 +43,15 @@ def main(arguments: list[str] | None = None) -> int:
     }
     if options.curve:
         report["curve"] = []
-        data = training.load(experiment, options.data_dir, validate=True)
+        data = seeds.load(experiment, options.data_dir, validate=True)
         for offset in experiment.offsets:
             folder = out / experiment.name / "validation" / "seed0"
-            row = training.run(experiment, 0, data, folder, offset)
+            row = seeds.run(experiment, 0, data, folder, offset)
             report["curve"].append({**row, "validation_error": row.pop("test_error")})
-    data = training.load(experiment, options.data_dir, validate=False)
+    data = seeds.load(experiment, options.data_dir, validate=False)
     for seed in range(options.seeds):
         folder = out / experiment.name / f"seed{seed}"
-        report["rows"].append(training.run(experiment, seed, data, folder))
+        report["rows"].append(seeds.run(experiment, seed, data, folder))
         _write(out, experiment, report)
     _write(out, experiment, report)
     print(table(experiment.title, report))
@@ -126,7 +126,7 @@ def _line(name: str, row: dict[str, Any]) -> str:
 
 
 def _write(out: Path, experiment: Any, report: dict[str, Any]) -> None:
-    from training import write_json
+    from seeds import write_json
 
     write_json(out / f"{experiment.name}.json", report)
     temporary = out / f"{experiment.name}.md.partial"

@@ -31,13 +31,11 @@ def fake_mnist(source: str, data_dir: str | None) -> Data:
 @pytest.fixture
 def papers(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(BENCHMARKS)
-    modules = {
-        name: importlib.import_module(name) for name in ("papers", "training", "experiments")
-    }
-    training, experiments = modules["training"], modules["experiments"]
-    monkeypatch.setattr(training, "load_data", fake_mnist)
-    monkeypatch.setattr(training, "EPOCH", 10)
-    monkeypatch.setattr(training, "HELD_OUT", 100)
+    modules = {name: importlib.import_module(name) for name in ("papers", "seeds", "experiments")}
+    seeds, experiments = modules["seeds"], modules["experiments"]
+    monkeypatch.setattr(seeds, "load_data", fake_mnist)
+    monkeypatch.setattr(seeds, "EPOCH", 10)
+    monkeypatch.setattr(seeds, "HELD_OUT", 100)
     one = experiments.EXPERIMENTS["dns-lenet300"]
     small = dataclasses.replace(
         one,
