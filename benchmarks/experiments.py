@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import nets
@@ -13,9 +14,11 @@ import tfprune
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """SGD with momentum and a cosine from `rate` to zero over `steps`.
+    """SGD with momentum and a cosine from `rate` to zero over `steps`, after `warmup` steps.
 
-    `shift`: every image is moved by up to so many pixels, at random, in both directions.
+    `shift`: every image is moved by up to so many pixels, at random, in both directions; what comes
+    in from outside is black, or with `border="reflect"` the image again. `mirror`: half of the
+    images, at random, are mirrored left to right.
     """
 
     steps: int
@@ -23,6 +26,10 @@ class Training:
     rate: float
     momentum: float = 0.9
     shift: int = 0
+    border: str = "constant"
+    mirror: bool = False
+    nesterov: bool = False
+    warmup: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +43,8 @@ class Experiment:
     decay: float
     dense: Training
     pruning: Training
-    method: Callable[[float], tfprune.Method]  # takes an offset along the trade-off curve
-    schedule: tfprune.PruningSchedule
+    method: Callable[[float], Any]  # takes an offset along the trade-off curve
+    schedule: tfprune.PruningSchedule | None
     offsets: tuple[float, ...]  # the curve
     paper: dict[str, float | str]
 
@@ -49,8 +56,75 @@ def _surgery(c: dict[str, float]) -> Callable[[float], tfprune.Method]:
     return method
 
 
+def _frequency(c: dict[str, float], lam: dict[str, float] | None = None) -> Callable[[float], Any]:
+    """FDNP, or with `lam` BA-FDNP: {layer: method}, each layer with its own c and lambda."""
+
+    def method(offset: float) -> dict[str, tfprune.Method]:
+        band = {name: tfprune.bands.Beta(value) for name, value in (lam or {}).items()}
+        return {
+            name: tfprune.FrequencyDomain(c=value + offset, band=band.get(name))
+            for name, value in c.items()
+        }
+
+    return method
+
+
+def _compression(**settings: Any) -> Callable[[float], Any]:
+    """The frequency domain in target mode; the offset adds to the compression asked for."""
+
+    def method(offset: float) -> tfprune.Method:
+        ratio = settings["target_compression"] + offset
+        return tfprune.FrequencyDomain(**{**settings, "target_compression": ratio})
+
+    return method
+
+
 def _timing(stop: int) -> tfprune.SurgerySchedule:
     return tfprune.SurgerySchedule(gamma=1e-4, power=1.0, begin_step=0, end_step=stop)
+
+
+_LENET5_DENSE = Training(steps=7000, batch=64, rate=0.03, shift=1)
+_LENET5_PRUNING = Training(steps=18000, batch=64, rate=0.03, shift=1)
+_RESNET20_DENSE = Training(
+    steps=20000,
+    batch=128,
+    rate=0.2,
+    shift=4,
+    border="reflect",
+    mirror=True,
+    nesterov=True,
+    warmup=1000,
+)
+_RESNET20_PRUNING = dataclasses.replace(_RESNET20_DENSE, steps=12000, rate=0.1, warmup=200)
+
+
+def _lenet5(name: str, title: str, method: Any, paper: dict, **changes: Any) -> Experiment:
+    settings: dict[str, Any] = {
+        "data": "mnist",
+        "net": nets.lenet5,
+        "decay": 5e-4,
+        "dense": _LENET5_DENSE,
+        "pruning": _LENET5_PRUNING,
+        "schedule": tfprune.FrequencySchedule(gamma=1e-4, power=1.0, begin_step=0, end_step=15000),
+        "offsets": (-0.75, 0.0, 0.75),
+    }
+    return Experiment(name, title, method=method, paper=paper, **{**settings, **changes})
+
+
+def _resnet20(name: str, title: str, paper: dict, **settings: Any) -> Experiment:
+    return Experiment(
+        name=name,
+        title=title,
+        data="cifar10",
+        net=nets.resnet20,
+        decay=5e-4,
+        dense=_RESNET20_DENSE,
+        pruning=_RESNET20_PRUNING,
+        method=_compression(target_compression=5.5, **settings),
+        schedule=None,
+        offsets=(-1.5, 0.0, 3.0),
+        paper=paper,
+    )
 
 
 EXPERIMENTS = {
@@ -62,8 +136,8 @@ EXPERIMENTS = {
             data="mnist",
             net=nets.lenet5,
             decay=5e-4,
-            dense=Training(steps=7000, batch=64, rate=0.03, shift=1),
-            pruning=Training(steps=18000, batch=64, rate=0.03, shift=1),
+            dense=_LENET5_DENSE,
+            pruning=_LENET5_PRUNING,
             method=_surgery({"conv1": 2.0, "conv2": 4.1, "fc1": 6.0, "fc2": 3.2}),
             schedule=_timing(15000),
             offsets=(-0.75, 0.0, 0.75, 1.5),
@@ -81,6 +155,38 @@ EXPERIMENTS = {
             schedule=_timing(16000),
             offsets=(-1.5, -0.75, 0.0, 0.75, 1.5),
             paper={"dense_error": 2.28, "test_error": 1.99, "compression": 56.0},
+        ),
+        _lenet5(
+            name="fdnp-lenet5",
+            title="Frequency-domain dynamic pruning (FDNP), LeNet-5, MNIST",
+            method=_frequency({"conv1": 1.5, "conv2": 4.6, "fc1": 6.8, "fc2": 3.5}),
+            paper={"dense_error": 0.91, "test_error": 0.91, "compression": 130},
+        ),
+        _lenet5(
+            name="bafdnp-lenet5",
+            title="Band-adaptive frequency-domain dynamic pruning (BA-FDNP), LeNet-5, MNIST",
+            method=_frequency(
+                {"conv1": 1.5, "conv2": 6.8, "fc1": 8.2, "fc2": 3.5},
+                {"conv1": 1.5, "conv2": 1.75, "fc1": 1.4},
+            ),
+            paper={"dense_error": 0.91, "test_error": 0.91, "compression": 150},
+        ),
+        _resnet20(
+            name="fdnp-resnet20",
+            title="Frequency-domain dynamic pruning, ResNet-20, CIFAR-10",
+            paper={"dense_error": 8.77, "test_error": 8.77, "compression": 6.5},
+        ),
+        _resnet20(
+            name="fdnp-resnet20-block4",
+            title="The same, in blocks of 4 output channels",
+            paper={},
+            granularity="block4",
+        ),
+        _resnet20(
+            name="fdnp-resnet20-frequency",
+            title="The same, whole frequencies of a layer",
+            paper={},
+            granularity="frequency",
         ),
     )
 }

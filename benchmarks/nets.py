@@ -7,6 +7,9 @@ from typing import Any
 import keras
 from keras import layers
 
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)  # of the training images in [0, 1], by colour
+CIFAR10_VARIANCE = (0.0610, 0.0593, 0.0684)
+
 
 def lenet5(decay: float) -> keras.Model:
     """Caffe's LeNet-5, 431,080 parameters; its convolutions have no activation."""
@@ -41,26 +44,36 @@ def lenet300(decay: float) -> keras.Model:
     )
 
 
-def resnet20(classes: int = 10, width: int = 16) -> keras.Model:
-    """He et al.'s ResNet-20 for 32x32 images: 3 stages of 3 blocks, padded shortcuts (option A)."""
+def resnet20(decay: float = 0.0) -> keras.Model:
+    """He et al.'s ResNet-20 for CIFAR-10: 3 stages of 3 blocks, padded shortcuts (option A)."""
     inputs = keras.Input((32, 32, 3))
-    x = _conv_bn(inputs, width, 1, relu=True)
+    x = layers.Normalization(mean=CIFAR10_MEAN, variance=CIFAR10_VARIANCE)(inputs)
+    x = _conv_bn(x, 16, 1, decay, relu=True)
     for stage in range(3):
         for block in range(3):
-            channels, stride = width * 2**stage, 2 if stage and not block else 1
-            y = _conv_bn(x, channels, stride, relu=True)
-            y = _conv_bn(y, channels, 1, relu=False)
+            channels, stride = 16 * 2**stage, 2 if stage and not block else 1
+            y = _conv_bn(x, channels, stride, decay, relu=True)
+            y = _conv_bn(y, channels, 1, decay, relu=False)
             if stride == 2:
                 x = layers.AveragePooling2D(1, 2)(x)
                 zeros = layers.Rescaling(0.0)(x)
                 x = layers.Concatenate()([x, zeros])
             x = layers.ReLU()(layers.Add()([x, y]))
     x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, layers.Dense(classes)(x), name="resnet20")
+    classes = layers.Dense(10, kernel_regularizer=keras.regularizers.L2(decay / 2))
+    return keras.Model(inputs, classes(x), name="resnet20")
 
 
-def _conv_bn(x: Any, channels: int, stride: int, relu: bool) -> Any:
-    x = layers.Conv2D(channels, 3, stride, padding="same", use_bias=False)(x)
+def _conv_bn(x: Any, channels: int, stride: int, decay: float, relu: bool) -> Any:
+    x = layers.Conv2D(
+        channels,
+        3,
+        stride,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        kernel_regularizer=keras.regularizers.L2(decay / 2),
+    )(x)
     x = layers.BatchNormalization()(x)
     return layers.ReLU()(x) if relu else x
 

@@ -46,16 +46,23 @@ def main(arguments: list[str] | None = None) -> int:
         data = seeds.load(experiment, options.data_dir, validate=True)
         for offset in experiment.offsets:
             folder = out / experiment.name / "validation" / "seed0"
-            row = seeds.run(experiment, 0, data, folder, offset)
+            dense = _dense_folder(out, experiment, 0, "-validation")
+            row = seeds.run(experiment, 0, data, folder, dense, offset)
             report["curve"].append({**row, "validation_error": row.pop("test_error")})
     data = seeds.load(experiment, options.data_dir, validate=False)
     for seed in range(options.seeds):
         folder = out / experiment.name / f"seed{seed}"
-        report["rows"].append(seeds.run(experiment, seed, data, folder))
+        dense = _dense_folder(out, experiment, seed)
+        report["rows"].append(seeds.run(experiment, seed, data, folder, dense))
         _write(out, experiment, report)
     _write(out, experiment, report)
     print(table(experiment.title, report))
     return 0
+
+
+def _dense_folder(out: Path, experiment: Any, seed: int, suffix: str = "") -> Path:
+    """One dense net per network and seed, from which every method starts."""
+    return out / "dense" / f"{experiment.net.__name__}{suffix}" / f"seed{seed}"
 
 
 def _earlier_curve(path: Path) -> list[dict[str, Any]]:
@@ -96,9 +103,9 @@ def table(title: str, report: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     paper = report["paper"]
-    lines.append(
-        f"| paper | {paper['dense_error']} | {paper['test_error']} | {paper['compression']} | | | |"
-    )
+    if paper:
+        figures = (paper["dense_error"], paper["test_error"], paper["compression"])
+        lines.append(f"| paper | {' | '.join(map(str, figures))} | | | |")
     rows = report["rows"]
     for row in rows:
         lines.append(_line(f"seed {row['seed']}", row))

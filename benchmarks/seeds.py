@@ -35,15 +35,20 @@ def load(experiment: Experiment, data_dir: str | None, validate: bool) -> tuple[
 
 
 def run(
-    experiment: Experiment, seed: int, data: tuple[Pair, Pair], folder: Path, offset: float = 0.0
+    experiment: Experiment,
+    seed: int,
+    data: tuple[Pair, Pair],
+    folder: Path,
+    dense_folder: Path,
+    offset: float = 0.0,
 ) -> dict[str, Any]:
-    """One seed: the dense net (shared by all offsets), the pruned net, their errors and counts."""
+    """One seed: the dense net (shared by all that name it), the pruned net, errors and counts."""
     result = folder / f"offset{offset:+g}.json"
     if result.exists():
         return json.loads(result.read_text())
     folder.mkdir(parents=True, exist_ok=True)
     fit_pair, evaluation = data
-    dense, dense_seconds = _dense(experiment, seed, fit_pair, folder)
+    dense, dense_seconds = train_dense(experiment, seed, fit_pair, dense_folder)
     keras.utils.set_random_seed(1000 + seed)
     schedule = _seeded(experiment.schedule, seed)
     pruned = tfprune.prune(dense, experiment.method(offset), schedule)
@@ -71,9 +76,11 @@ def _seeded(schedule: Any, seed: int) -> Any:
     return dataclasses.replace(schedule, seed=seed) if hasattr(schedule, "seed") else schedule
 
 
-def _dense(
+def train_dense(
     experiment: Experiment, seed: int, data: Pair, folder: Path
 ) -> tuple[keras.Model, float]:
+    """The dense net of a seed, trained or read from `folder`, and the seconds it took."""
+    folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(seed)
     model = experiment.net(experiment.decay)
     saved = folder / "dense.weights.h5"
@@ -90,8 +97,11 @@ def _dense(
 
 def _fit(model: keras.Model, how: Training, seed: int, data: Pair, folder: Path) -> float:
     """Train, with a backup after every thousand steps; returns seconds, over all its starts."""
-    rate = keras.optimizers.schedules.CosineDecay(how.rate, how.steps)
-    optimizer = keras.optimizers.SGD(rate, momentum=how.momentum)
+    warm = {"warmup_target": how.rate, "warmup_steps": how.warmup} if how.warmup else {}
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0 if warm else how.rate, how.steps - how.warmup, **warm
+    )
+    optimizer = keras.optimizers.SGD(rate, momentum=how.momentum, nesterov=how.nesterov)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, metrics=["accuracy"])
     clock = _Clock(folder / "seconds.json")
@@ -99,7 +109,7 @@ def _fit(model: keras.Model, how: Training, seed: int, data: Pair, folder: Path)
     if tfprune.is_pruned(model):
         callbacks.append(tfprune.PruningCallback())
     model.fit(
-        batches(data, how.batch, seed, how.shift),
+        batches(data, how, seed),
         epochs=-(-how.steps // EPOCH),
         steps_per_epoch=min(EPOCH, how.steps),
         callbacks=callbacks,
@@ -108,16 +118,19 @@ def _fit(model: keras.Model, how: Training, seed: int, data: Pair, folder: Path)
     return clock.seconds
 
 
-def batches(data: Pair, size: int, seed: int, shift: int = 0) -> tf.data.Dataset:
-    """Endless shuffled batches of images in memory, each moved by up to `shift` pixels."""
-    border = ((0, 0), (shift, shift), (shift, shift), (0, 0))
-    x, y = tf.constant(np.pad(data[0], border)), tf.constant(data[1])
-    height, width = data[0].shape[1:3]
+def batches(data: Pair, how: Training, seed: int) -> tf.data.Dataset:
+    """Endless shuffled batches of images in memory, moved and mirrored as `how` says."""
+    border = ((0, 0), (how.shift, how.shift), (how.shift, how.shift), (0, 0))
+    x, y = tf.constant(np.pad(data[0], border, mode=how.border)), tf.constant(data[1])
+    (height, width), size = data[0].shape[1:3], how.batch
 
     def pick(chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        corners = tf.random.uniform((2, size, 1), maxval=2 * shift + 1, dtype=tf.int64)
+        corners = tf.random.uniform((2, size, 1), maxval=2 * how.shift + 1, dtype=tf.int64)
         rows = corners[0] + tf.range(height, dtype=tf.int64)
         columns = corners[1] + tf.range(width, dtype=tf.int64)
+        if how.mirror:
+            mirrored = tf.random.uniform((size, 1)) < 0.5
+            columns = tf.where(mirrored, columns[:, ::-1], columns)
         grid = (chosen[:, None, None], rows[:, :, None], columns[:, None, :])
         shape = (size, height, width)
         places = tf.stack([tf.broadcast_to(one, shape) for one in grid], axis=-1)

@@ -7,6 +7,7 @@ step, as PruningCallback does it. Reported are medians of CPU time (all threads)
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import statistics
 import sys
@@ -39,20 +40,25 @@ def steps(batch: int) -> dict[str, Callable[[], object]]:
     x = rng.normal(size=(batch, 32, 32, 3)).astype("float32")
     y = rng.integers(0, 10, batch)
     dense = compiled(nets.resnet20())
-    always = tfprune.SurgerySchedule(gamma=0.0, begin_step=0, end_step=10**9)
     runs: dict[str, Callable[[], object]] = {"dense": lambda: dense.train_on_batch(x, y)}
+    frequency, beta = tfprune.FrequencyDomain, tfprune.bands.Beta(1.5)
     for name, method in {
         "surgery": tfprune.NetworkSurgery(c=1.0),
         "surgery, target mode": tfprune.NetworkSurgery(target_sparsity=0.8),
+        "frequency domain": frequency(c=1.0),
+        "frequency domain, band-adaptive": frequency(c=1.0, band=beta),
+        "frequency domain, 1x4 blocks": frequency(c=1.0, granularity="block4"),
+        "frequency domain, whole network to 5x": frequency(target_compression=5.0),
         "magnitude": tfprune.Magnitude(target_sparsity=0.8),
     }.items():
-        runs[name] = _pruned(tfprune.prune(dense, method, _timing(method, always)), x, y)
+        runs[name] = _pruned(tfprune.prune(dense, method, _timing(method)), x, y)
     return runs
 
 
-def _timing(method: tfprune.Method, always: tfprune.SurgerySchedule) -> tfprune.PruningSchedule:
-    if isinstance(method, tfprune.NetworkSurgery):
-        return always
+def _timing(method: tfprune.Method) -> tfprune.PruningSchedule:
+    default = method.default_schedule()
+    if hasattr(default, "gamma"):
+        return dataclasses.replace(default, gamma=0.0, begin_step=0, end_step=10**9)
     return tfprune.ConstantSparsity(0.8, begin_step=0, end_step=10**9, frequency=100)
 
 

@@ -14,7 +14,12 @@ MOST_LINES = 350
 
 # Room (a folder or a root file of tfprune/) -> the rooms that it may import; always itself as well.
 # Arrows point from hosts to maths, never back.
-MATHS = frozenset({"_version", "checks", "masks", "method", "schedules", "transforms"})
+MATHS = frozenset(
+    {
+        *("_version", "checks", "masks", "method", "schedules", "transforms"),
+        *("banded", "bands", "dct_macs", "groups", "thresholds"),
+    }
+)
 HOSTS = MATHS | {"compat", "ops", "training"}
 ANY = None
 ROOMS: dict[str, frozenset[str] | None] = {
@@ -23,7 +28,7 @@ ROOMS: dict[str, frozenset[str] | None] = {
     "methods": MATHS,
     "compat": MATHS,
     "ops": MATHS | {"compat"},
-    "training": HOSTS,
+    "training": HOSTS | {"macs"},
     "layers": HOSTS,
     "macs": HOSTS,
     "measure": HOSTS | {"macs"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import scipy.fft
 
 
 def count_pruned(sparsity: float, size: int) -> int:
@@ -80,6 +81,62 @@ class SurgeryLayer:
             name: hysteresis(np.abs(weights[name]), mask, low, high)
             for name, mask in self.masks.items()
         }
+
+
+def keep_groups(scores: np.ndarray, weights: np.ndarray, kept: float) -> np.ndarray:
+    """Largest scores first (of equals the first) while that brings the weight nearer to `kept`."""
+    order = sorted(range(scores.size), key=lambda i: (-float(scores.ravel()[i]), i))
+    keep, total = np.zeros(scores.size, bool), 0.0
+    for i in order:
+        weight = float(weights.ravel()[i])
+        if total and abs(total + weight - kept) > abs(total - kept):
+            break
+        keep[i], total = True, total + weight
+    return keep.reshape(scores.shape)
+
+
+def dct_kernel(kernel: np.ndarray, rank: int) -> np.ndarray:
+    """Orthonormal DCT-II over the first `rank` axes."""
+    return scipy.fft.dctn(kernel, type=2, norm="ortho", axes=range(rank))
+
+
+def band_number(shape: tuple[int, ...], rank: int) -> np.ndarray:
+    """u + v + ... of each entry, of the kernel's shape."""
+    band = np.zeros(shape, int)
+    for index in np.ndindex(*shape):
+        band[index] = sum(index[:rank])
+    return band
+
+
+def beta_factors(shape: tuple[int, ...], rank: int, lam: float, omega: float) -> np.ndarray:
+    """f of each entry, x = (band + 1) / (bands + 1), with mean 1 over a kernel's coefficients."""
+    band = band_number(shape, rank)
+    x = (band + 1) / (band.max() + 2)
+    f = x ** (lam - 1) * (1 - x) ** (omega - 1)
+    return f / f.reshape(*shape[:rank], -1)[..., 0].mean()
+
+
+def group_rms(kernel: np.ndarray, rank: int, granularity: str) -> np.ndarray:
+    """For each entry of a [k..., cin, cout] kernel, the RMS of the group that it belongs to."""
+    out = np.empty(kernel.shape)
+    for index in np.ndindex(*kernel.shape):
+        out[index] = math.sqrt(np.mean([kernel[i] ** 2 for i in np.ndindex(*kernel.shape)
+                                        if _same_group(i, index, rank, granularity)]))  # fmt: skip
+    return out
+
+
+def _same_group(a: tuple[int, ...], b: tuple[int, ...], rank: int, granularity: str) -> bool:
+    same_place = a[:rank] == b[:rank]
+    if granularity == "band":
+        return sum(a[:rank]) == sum(b[:rank])
+    if granularity == "frequency":
+        return same_place
+    if granularity == "row":
+        return same_place and a[rank] == b[rank]
+    if granularity.startswith("block"):
+        size = int(granularity[5:])
+        return same_place and a[rank] == b[rank] and a[-1] // size == b[-1] // size
+    return a == b
 
 
 def polynomial(

@@ -11,16 +11,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfprune import layers
+from tfprune import bands, layers
 from tfprune._version import __version__
 from tfprune.method import LayerTensors, Method, WeightSpec, register
-from tfprune.methods import Magnitude, NetworkSurgery, SurgerySchedule
+from tfprune.methods import (
+    FrequencyDomain,
+    FrequencySchedule,
+    Magnitude,
+    NetworkSurgery,
+    SurgerySchedule,
+)
 from tfprune.report import report
 from tfprune.schedules import ConstantSparsity, PolynomialDecay, PruningSchedule
 from tfprune.training import Pruner, PruningCallback, is_pruned, load_model, prune, strip
 
 __all__ = [
     "ConstantSparsity",
+    "FrequencyDomain",
+    "FrequencySchedule",
     "LayerTensors",
     "Magnitude",
     "Method",
@@ -32,6 +40,7 @@ __all__ = [
     "SurgerySchedule",
     "WeightSpec",
     "__version__",
+    "bands",
     "export_tflite",
     "is_pruned",
     "layers",

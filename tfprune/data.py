@@ -1,4 +1,4 @@
-"""Data sets for the shell commands: digits, MNIST, and the user's own arrays."""
+"""Data sets for the shell commands: digits, MNIST, CIFAR-10, and the user's own arrays."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 Pair = tuple[np.ndarray, np.ndarray]
+FETCHED = {"mnist": "MNIST", "cifar10": "CIFAR-10"}  # by tensorflow_datasets
 VALIDATION, TEST = 0.15, 0.25  # fractions that are held back where a source is not split yet
 
 
@@ -31,13 +32,14 @@ class Data:
 
 
 def load_data(source: str, data_dir: str | None = None, seed: int = 0) -> Data:
-    """The data set `digits` or `mnist`, or a `.npz` file.
+    """The data set `digits`, `mnist` or `cifar10`, or a `.npz` file.
 
     Args:
         source: "digits" (1797 handwritten digits of 8x8 pixels, inside scikit-learn), "mnist"
-            (70000 of 28x28, through tensorflow_datasets), or the path of a `.npz` file with arrays
-            `x`, `y`, or `x_train`, `y_train`, `x_test`, `y_test`, taken as they are.
-        data_dir: where tensorflow_datasets looks for MNIST, and where it puts it.
+            (70000 of 28x28, through tensorflow_datasets), "cifar10" (60000 colour images of 32x32,
+            likewise), or the path of a `.npz` file with arrays `x`, `y`, or `x_train`, `y_train`,
+            `x_test`, `y_test`, taken as they are.
+        data_dir: where tensorflow_datasets looks for MNIST or CIFAR-10, and where it puts it.
         seed: of the split; what the source calls its test set stays that.
 
     Raises:
@@ -48,11 +50,12 @@ def load_data(source: str, data_dir: str | None = None, seed: int = 0) -> Data:
     """
     if source == "digits":
         return _split("digits", *_digits(), seed)
-    if source == "mnist":
-        return _hold_back("mnist", *_mnist(data_dir), seed)
+    if source in FETCHED:
+        return _hold_back(source, *_fetched(source, data_dir), seed)
     if not source.endswith(".npz"):
         raise ValueError(
-            f"Data must be 'digits', 'mnist' or the path of a .npz file. Received: '{source}'."
+            f"Data must be 'digits', 'mnist', 'cifar10' or the path of a .npz file. "
+            f"Received: '{source}'."
         )
     return _from_file(Path(source), seed)
 
@@ -89,23 +92,24 @@ def _digits() -> Pair:
     return (bunch.images[..., None] / 16).astype("float32"), bunch.target.astype("int32")
 
 
-def _mnist(data_dir: str | None) -> tuple[Pair, Pair]:
+def _fetched(source: str, data_dir: str | None) -> tuple[Pair, Pair]:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise ImportError(
-            "MNIST comes through tensorflow_datasets: `pip install tfprune[data]`."
+            f"{FETCHED[source]} comes through tensorflow_datasets: `pip install tfprune[data]`."
         ) from error
     try:
         parts: Any = tfds.load(
-            "mnist", split=["train", "test"], batch_size=-1, as_supervised=True, data_dir=data_dir
+            source, split=["train", "test"], batch_size=-1, as_supervised=True, data_dir=data_dir
         )
         train, test = (tuple(np.asarray(x) for x in part) for part in parts)
     except Exception as error:  # whatever network and disk come up with
         where = f"'{data_dir}'" if data_dir else "the default folder of tensorflow_datasets"
         raise DataError(
-            f"MNIST is not in {where} and could not be fetched ({type(error).__name__}). Point "
-            "--data-dir at a folder that has it, or use --data digits."
+            f"{FETCHED[source]} is not in {where} and could not be fetched "
+            f"({type(error).__name__}). Point --data-dir at a folder that has it, or use "
+            "--data digits."
         ) from error
     return _scaled(train), _scaled(test)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 Tensor = Any
@@ -50,6 +51,41 @@ def keep_largest_of_all(scores: Sequence[Tensor], sparsity: Tensor | float) -> l
     return masks
 
 
+def keep_groups(
+    scores: Sequence[Tensor], weights: Sequence[np.ndarray], kept: Tensor | float
+) -> list[Tensor]:
+    """Keep the groups of largest score until their weights add up to about `kept`.
+
+    The last group is kept if that comes nearer to `kept`; at least one group that weighs something
+    stays. Of equal scores, the first.
+
+    Args:
+        scores: float tensors, not negative; one entry a group, all tensors ranked together.
+        weights: what each group weighs, arrays of the shapes of `scores`, not negative.
+        kept: scalar, the weight to keep.
+
+    Returns:
+        Boolean tensors of the shapes of `scores`. `tests/oracles.py` holds the sorting twin.
+    """
+    flat = ops.concatenate([ops.reshape(ops.cast(s, "float32"), (-1,)) for s in scores])
+    load = np.concatenate([np.ravel(weight) for weight in weights]).astype("float32")
+    kept = ops.cast(kept, "float32")
+    least = np.min(load[load > 0], initial=np.inf)
+    threshold = _by_halving(flat, ops.maximum(kept, min(least, load.sum())), load)
+    above = flat > threshold
+    already = _count(above, load)
+    equal = ops.cast(flat == threshold, "float32") * load
+    nearer = already + ops.cumsum(equal) - equal / 2 <= kept
+    first = ops.logical_and(already == 0, ops.logical_and(ops.cumsum(equal) == equal, equal > 0))
+    chosen = ops.logical_and(flat == threshold, ops.logical_or(nearer, first))
+    keep, masks, start = ops.logical_or(above, chosen), [], 0
+    for score in scores:
+        size = math.prod(score.shape)
+        masks.append(ops.reshape(keep[start : start + size], score.shape))
+        start += size
+    return masks
+
+
 def kth_largest(flat: Tensor, k: Tensor) -> Tensor:
     """The k-th largest entry (k = 1 is the largest) of a 1-D float32 tensor, by bisection.
 
@@ -64,9 +100,11 @@ def _by_sorting(flat: Tensor, k: Tensor) -> Tensor:
     return ops.take(ascending, ops.minimum(flat.shape[0] - k, flat.shape[0] - 1))
 
 
-def _by_halving(flat: Tensor, k: Tensor) -> Tensor:
+def _by_halving(flat: Tensor, k: Tensor, weights: np.ndarray | None = None) -> Tensor:
+    """The largest float32 `t` such that the entries `>= t` weigh at least `k`; 0 if none does."""
+
     def enough(threshold: Tensor) -> Tensor:
-        return _count(flat >= threshold) >= k
+        return _count(flat >= threshold, weights) >= k
 
     def halve(step: Tensor, bounds: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         low, high = bounds
@@ -95,5 +133,7 @@ def hysteresis(magnitude: Tensor, mask: Tensor, low: Tensor, high: Tensor) -> Te
     return ops.where(magnitude > high, True, ops.logical_and(mask, magnitude > low))
 
 
-def _count(flags: Tensor) -> Tensor:
-    return ops.sum(ops.cast(flags, "int32"))
+def _count(flags: Tensor, weights: np.ndarray | None = None) -> Tensor:
+    if weights is None:
+        return ops.sum(ops.cast(flags, "int32"))
+    return ops.sum(ops.cast(flags, "float32") * weights)

@@ -15,8 +15,13 @@ Papers count compression in three ways and seldom say in which. All three are ke
   with column indices of c = 1, 2 or 4 bytes for L up to 2**8, up to 2**16, or above (uint8, uint16,
   int32), and row pointers of r = 2 bytes for z < 2**16, else 4 (uint16, int32).
 
-`theoretical_speedup` is multiply-adds of the dense net over those whose weight is not zero (see
-`tfprune.macs`). No hardware delivers it as it stands.
+Weights are counted in the domain in which they are pruned (DCT coefficients, for one), as a file
+would hold them.
+
+`theoretical_speedup` is multiply-adds of the dense net (see `tfprune.macs`) over those that are
+left: of entries that are not zero, and of the transform of a layer's inputs to the pruned domain,
+but never more than the dense layer's, which can always take the place of the sparse one. No
+hardware delivers it as it stands.
 """
 
 from __future__ import annotations
@@ -30,10 +35,11 @@ import numpy as np
 
 from tfprune.macs import Uncountable, kernel_uses
 from tfprune.training.layers import (
-    effective_weights,
+    STATE,
     find_variable,
     own_variables,
     prunable_names,
+    stored_weights,
     weighted_layers,
 )
 
@@ -50,7 +56,9 @@ class LayerMeasure:
         nonzero: those that are not zero.
         macs: multiply-adds of one inference on one example, all calls of the layer together; None
             where they can't be told.
-        macs_kept: multiply-adds left when those with a zero weight are skipped.
+        macs_kept: multiply-adds left when those with a zero weight are skipped, with
+            `transform_macs`; `macs` where that is less.
+        transform_macs: multiply-adds that transform the inputs to the pruned domain.
         kernel_parameters, kernel_nonzero: the same counts over the prunable kernels only.
         dense_bytes, stored_bytes: the layer as dense float32, and with indices (see the module).
     """
@@ -62,6 +70,7 @@ class LayerMeasure:
     nonzero: int
     macs: int | None
     macs_kept: int | None
+    transform_macs: int | None
     kernel_parameters: int
     kernel_nonzero: int
     dense_bytes: int
@@ -112,8 +121,13 @@ class Measurement:
 
     @property
     def macs_kept(self) -> int | None:
-        """Multiply-adds of one inference whose weight is not zero."""
+        """Multiply-adds of one inference that are left."""
         return self._sum("macs_kept") if self._counted else None
+
+    @property
+    def transform_macs(self) -> int | None:
+        """Multiply-adds that transform inputs to the pruned domain, part of `macs_kept`."""
+        return self._sum("transform_macs") if self._counted else None
 
     @property
     def _counted(self) -> bool:
@@ -136,15 +150,20 @@ class Measurement:
 
     @property
     def theoretical_speedup(self) -> float | None:
-        """Multiply-adds / multiply-adds whose weight is not zero."""
+        """Multiply-adds / multiply-adds that are left."""
         return _ratio(self.macs or 0, self.macs_kept or 0)
 
     def to_dict(self) -> dict[str, Any]:
         """Layers, totals and ratios, JSON-able (None, never infinity)."""
         sums = ("kernel_parameters", "kernel_nonzero", "dense_bytes", "stored_bytes")
         totals = (
-            *("parameters", "nonzero", "density", "macs", "macs_kept", "compression"),
-            *("compression_weights", "compression_with_indices", "theoretical_speedup"),
+            *("parameters", "nonzero", "density", "macs", "macs_kept", "transform_macs"),
+            *(
+                "compression",
+                "compression_weights",
+                "compression_with_indices",
+                "theoretical_speedup",
+            ),
         )
         return {
             "layers": [layer.to_dict() for layer in self.layers],
@@ -203,7 +222,7 @@ def _count(model: keras.Layer, input_shape: Any) -> tuple[dict[int, Any] | None,
 
 
 def _measure_layer(name: str, layer: keras.Layer, uses: Any) -> LayerMeasure:
-    values = effective_weights(layer)
+    values = stored_weights(layer)
     prunable = {id(find_variable(layer, kernel)) for kernel in prunable_names(layer)}
     kernels = [key for key, variable in own_variables(layer).items() if id(variable) in prunable]
     nonzero = {key: int(np.count_nonzero(value)) for key, value in values.items()}
@@ -215,13 +234,26 @@ def _measure_layer(name: str, layer: keras.Layer, uses: Any) -> LayerMeasure:
         shape=main[0] if len(main) == 1 else main,
         parameters=sum(value.size for value in values.values()),
         nonzero=sum(nonzero.values()),
-        macs=None if uses is None else round(uses * size),
-        macs_kept=None if uses is None else round(uses * sum(nonzero[key] for key in kernels)),
+        **_multiply_adds(layer, uses, size, sum(nonzero[key] for key in kernels)),
         kernel_parameters=size,
         kernel_nonzero=sum(nonzero[key] for key in kernels),
         dense_bytes=sum(4 * value.size for value in values.values()),
         stored_bytes=sum(stored_bytes(value.shape, nonzero[key]) for key, value in values.items()),
     )
+
+
+def _multiply_adds(layer: keras.Layer, uses: Any, size: int, kept: int) -> dict[str, int | None]:
+    if uses is None:
+        return {"macs": None, "macs_kept": None, "transform_macs": None}
+    state = getattr(layer, STATE, None)
+    extra = 0.0
+    if state is not None:
+        kernels = [(name, spec) for name, spec in state.specs.items() if not spec.is_bias]
+        extra = sum(state.method.transform_macs(s, state.stored(name)) for name, s in kernels)
+    dense, sparse = round(uses * size), round(float(uses) * (kept + extra))
+    if sparse >= dense:
+        return {"macs": dense, "macs_kept": dense, "transform_macs": 0}
+    return {"macs": dense, "macs_kept": sparse, "transform_macs": round(float(uses) * extra)}
 
 
 def stored_bytes(shape: tuple[int, ...], nonzero: int) -> int:

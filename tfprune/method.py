@@ -31,16 +31,37 @@ M = TypeVar("M", bound="type[Method]")
 
 @dataclasses.dataclass(frozen=True)
 class WeightSpec:
-    """What a method may know of a weight: its name, shape, axes, and whether it is a bias.
+    """What a method may know of a weight: its name, shape, axes, and where it stands.
 
     `axes` names the dimensions in the words `kd kh kw cin cout multiplier vocabulary`; it is empty
     where they have no fixed meaning (a bias, an `EinsumDense` kernel, a user's own variable).
+
+    Attributes:
+        name: attribute of the layer: "kernel", "bias", ...
+        shape, axes: of the weight as the layer holds it.
+        is_bias: whether it is a bias.
+        map_shape, map_axes: of the feature map (without batch) that a flatten in front of a dense
+            layer turned into its `cin`, such as (4, 4, 50), ("kh", "kw", "cin"); else ().
+        strides, groups: of a convolution; else (), 1.
+        uses: how often one inference on one example multiplies each entry; None where not known.
     """
 
     name: str
     shape: tuple[int, ...]
     axes: tuple[str, ...] = ()
     is_bias: bool = False
+    map_shape: tuple[int, ...] = ()
+    map_axes: tuple[str, ...] = ()
+    strides: tuple[int, ...] = ()
+    groups: int = 1
+    uses: float | None = None
+
+    @property
+    def unrolled(self) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """Shape and axes with the flatten in front undone; the weight's own where there is none."""
+        if not self.map_shape:
+            return self.shape, self.axes
+        return (*self.map_shape, *self.shape[1:]), (*self.map_axes, *self.axes[1:])
 
     @property
     def size(self) -> int:
@@ -80,33 +101,42 @@ class Method:
         signals: what the host must measure during training, by name; a host refuses a method whose
             signals it does not serve.
         prune_biases: whether biases get a mask too; a field of that name makes it a setting.
+        scope: "global" where a target holds for all layers together; else "layer".
+        needs_uses: whether the method must know how often each weight is multiplied (`uses`).
     """
 
     masked: ClassVar[str] = "latent"
     signals: ClassVar[tuple[str, ...]] = ()
     prune_biases = False
+    scope = "layer"
+    needs_uses = False
 
     def default_schedule(self) -> Any:
         """The schedule used where the user gives none."""
         from tfprune.schedules import PolynomialDecay
 
-        return PolynomialDecay(0.0, getattr(self, "target_sparsity", None) or 0.5)
+        return PolynomialDecay(0.0, self.wanted or 0.5)
+
+    @property
+    def wanted(self) -> float | None:
+        """The sparsity in [0, 1) that the settings ask for in the end, None where they don't."""
+        return getattr(self, "target_sparsity", None)
 
     def adopt(self, schedule: Any) -> tuple[Method, Any]:
         """Settle with a schedule who says how sparse: both returned as they will be used.
 
-        A method's `target_sparsity` fills a schedule's that is None.
+        What the method asks for fills a schedule's `target_sparsity` that is None.
 
         Raises:
             ValueError: if both say it and differ, or none does.
         """
-        wanted = getattr(self, "target_sparsity", None)
+        wanted = self.wanted
         if getattr(schedule, "target_sparsity", 0.0) is None and wanted is not None:
             schedule = dataclasses.replace(schedule, target_sparsity=wanted)
         asked = final_sparsity(schedule)
         if wanted is not None and asked is not None and abs(asked - wanted) > 1e-9:
             raise ValueError(
-                f"{type(self).__name__} has target_sparsity={wanted!r} and its schedule ends at "
+                f"{type(self).__name__} asks for a sparsity of {wanted!r} and its schedule ends at "
                 f"{asked!r}; let one of them say it. Received schedule: {schedule!r}."
             )
         if asked is None:
@@ -116,8 +146,17 @@ class Method:
             )
         return self, schedule
 
-    def check_layers(self, paths: Sequence[str], schedules: Sequence[Any]) -> None:
+    def check_layers(
+        self,
+        paths: Sequence[str],
+        schedules: Sequence[Any],
+        specs: Sequence[Mapping[str, WeightSpec]],
+    ) -> None:
         """Raise ValueError if a setting does not fit the layers to prune, or their schedules."""
+
+    def adapt(self, path: str, spec: WeightSpec) -> WeightSpec:
+        """What is known of a weight of layer `path`, with what the user's settings add to it."""
+        return spec
 
     def encode(self, weight: Tensor, spec: WeightSpec) -> dict[str, Tensor]:
         """Dense weight -> latent tensors; the first, of the weight's own shape, takes its place."""
@@ -127,12 +166,42 @@ class Method:
         """Masked latent tensors -> weight as the layer uses it. The inverse of `encode`."""
         return latents["latent"]
 
+    def stored(self, latents: Mapping[str, Tensor], spec: WeightSpec) -> Tensor:
+        """What a file would hold of a weight, zeros left out, from its masked latent tensors."""
+        return self.decode(latents, spec)
+
+    def bands(self, spec: WeightSpec) -> Any:
+        """The frequency band of each entry of what is stored, an int array; None: no bands."""
+        return None
+
+    def transform_macs(self, spec: WeightSpec, stored: Any) -> float:
+        """Multiply-adds per use of a kernel beside those of what is stored (a NumPy array)."""
+        return 0.0
+
+    def attained(
+        self, specs: Sequence[Mapping[str, WeightSpec]], masks: Sequence[Mapping[str, Any]]
+    ) -> float:
+        """What was reached of a target over some layers; by default the fraction of pruned entries.
+
+        Args:
+            specs: for each layer, the weights by name.
+            masks: for each layer, the masks as NumPy arrays.
+        """
+        sizes = [mask.size for layer in masks for mask in layer.values()]
+        kept = [mask.sum() for layer in masks for mask in layer.values()]
+        return 1 - float(sum(kept)) / max(sum(sizes), 1)
+
+    def rounding(self, specs: Sequence[Mapping[str, WeightSpec]]) -> float:
+        """How far from a target the nearest that can be reached may lie, over some layers."""
+        sizes = [spec.size for layer in specs for spec in layer.values()]
+        return 0.5 * len(sizes) / max(sum(sizes), 1)
+
     def penalty(self, latent: Tensor, spec: WeightSpec) -> Tensor | None:
         """A scalar added to the training loss for each masked latent tensor, or None."""
         return None
 
-    def state(self, specs: Mapping[str, WeightSpec]) -> dict[str, float]:
-        """Initial values of the scalars (float32) that the method keeps per layer and saves."""
+    def state(self, specs: Mapping[str, WeightSpec]) -> dict[str, Any]:
+        """Initial values of what the method keeps per layer and saves: numbers, or small arrays."""
         return {}
 
     def score(self, latent: Tensor, spec: WeightSpec) -> Tensor:

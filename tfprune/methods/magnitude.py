@@ -52,7 +52,9 @@ class Magnitude(Method):
         """From 0 to `target_sparsity`, or to 0.5 where there is none."""
         return PolynomialDecay(0.0, 0.5 if self.target_sparsity is None else self.target_sparsity)
 
-    def check_layers(self, paths: Sequence[str], schedules: Sequence[Any]) -> None:
+    def check_layers(
+        self, paths: Sequence[str], schedules: Sequence[Any], specs: Sequence[Any]
+    ) -> None:
         """With `scope="global"`, one schedule for all layers."""
         if self.scope == "global" and any(one != schedules[0] for one in schedules):
             raise ValueError(

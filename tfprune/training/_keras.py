@@ -27,11 +27,13 @@ __all__ = [
     "concrete",
     "forget_traces",
     "in_training",
+    "made_by",
     "memoized",
     "refuse_quantize",
     "remove_child",
     "replace_child",
     "same_lambda",
+    "symbolic_inputs",
     "sync",
 ]
 
@@ -46,6 +48,20 @@ def children(layer: keras.Layer) -> list[keras.Layer]:
     if isinstance(layer, Functional | keras.Sequential):
         return list(layer.layers)
     return [child for child in layer._layers if isinstance(child, keras.Layer)]
+
+
+def symbolic_inputs(layer: keras.Layer) -> list[Any]:
+    """The first symbolic input of each call of a layer in the graphs it was called in."""
+    nodes = getattr(layer, "_inbound_nodes", [])
+    return [node.input_tensors[0] for node in nodes if node.input_tensors]
+
+
+def made_by(tensor: Any) -> tuple[Any, list[Any]]:
+    """The operation that made a symbolic tensor, and its inputs; (None, []) for a model's input."""
+    operation, node_index, _ = getattr(tensor, "_keras_history", (None, 0, 0))
+    if operation is None:
+        return None, []
+    return operation, list(operation._inbound_nodes[node_index].input_tensors)
 
 
 def autocast_off() -> contextlib.AbstractContextManager[Any]:

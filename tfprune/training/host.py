@@ -19,10 +19,10 @@ from tfprune.training.layers import (
     has_kernel,
     own_variables,
     variable_of,
-    weight_specs,
     weighted_layers,
 )
 from tfprune.training.parametrize import parametrize, share_in_loops, unparametrize, unshare
+from tfprune.training.specs import Facts, adapted_specs, facts_of, weight_specs, with_uses
 from tfprune.training.state import PruneState
 
 SIGNALS: tuple[str, ...] = ()  # what the hosts can measure for methods that ask for it
@@ -74,10 +74,11 @@ def prune(
     plans = _plans(chosen, method, schedule)
     if not plans:
         raise ValueError("No layer is selected: `filters` and `method` together leave all out.")
+    facts = _checked_facts(model, plans)
     if not in_place:
         model, plans = _copied(model, layers, plans)
     for path, layer, one, timing in plans:
-        attach(layer, one, timing, path)
+        attach(layer, one, timing, path, facts[path])
     share_cells(model)
     saving.mark(model)
     _keras.forget_traces(model)
@@ -127,10 +128,30 @@ def _plans(layers: select.Layers, method: Any, schedule: Any) -> list[tuple[str,
         timing = one.default_schedule() if timing is None else check_schedule(timing)
         _check_weights(path, layer, one)
         plans.append((path, layer, *one.adopt(timing)))
-    for one in {id(method): method for _, _, method, _ in plans}.values():
-        same = [(path, timing) for path, _, method, timing in plans if method is one]
-        one.check_layers([path for path, _ in same], [timing for _, timing in same])
     return plans
+
+
+def _checked_facts(model: keras.Model, plans: list[tuple[str, Any, Any, Any]]) -> dict[str, Facts]:
+    """Path -> what is known of each layer, after each method has checked it with its settings."""
+    facts = facts_of([(path, layer) for path, layer, _, _ in plans])
+    needy = [(path, layer) for path, layer, method, _ in plans if method.needs_uses]
+    if needy:
+        facts |= with_uses(model, facts, needy)
+    groups: list[list[tuple[str, Any, Any, Any]]] = []
+    for plan in plans:
+        same = [group for group in groups if group[0][2] == plan[2]]
+        if same:
+            same[0].append(plan)
+        else:
+            groups.append([plan])
+    for group in groups:
+        paths, layers, methods, timings = zip(*group, strict=True)
+        specs = [
+            {spec.name: spec for spec in adapted_specs(layer, methods[0], path, facts[path])}
+            for path, layer in zip(paths, layers, strict=True)
+        ]
+        methods[0].check_layers(paths, timings, specs)
+    return facts
 
 
 def _check_served(method: Method) -> None:
@@ -161,11 +182,16 @@ def _copied(model: keras.Model, layers: select.Layers, plans: list) -> tuple[ker
 
 
 def attach(
-    layer: keras.Layer, method: Method, schedule: Any, path: str, wrapped: bool = False
+    layer: keras.Layer,
+    method: Method,
+    schedule: Any,
+    path: str,
+    facts: Facts | None = None,
+    wrapped: bool = False,
 ) -> None:
     """Parametrise one built layer."""
-    specs = weight_specs(layer, method.prune_biases)
-    parametrize(layer, PruneState(layer, specs, method, schedule, path, wrapped))
+    specs = adapted_specs(layer, method, path, facts)
+    parametrize(layer, PruneState(layer, specs, method, schedule, path, facts, wrapped))
 
 
 def share_cells(model: keras.Layer) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
-from tfprune.method import WeightSpec
 from tfprune.training import _keras
 
 STATE = "prune_state"
@@ -67,7 +66,7 @@ def prunable_names(layer: keras.Layer) -> tuple[str, ...]:
         ValueError: if `prunable_weights` names what a built layer does not have.
     """
     declared = getattr(type(layer), "prunable_weights", None)
-    names = tuple(declared) if declared is not None else tuple(_axes(layer))
+    names = tuple(declared) if declared is not None else tuple(axes_of(layer))
     found = tuple(name for name in names if find_variable(layer, name) is not None)
     if declared is not None and layer.built and found != names:
         raise ValueError(
@@ -79,10 +78,11 @@ def prunable_names(layer: keras.Layer) -> tuple[str, ...]:
 
 def has_kernel(layer: keras.Layer) -> bool:
     """Whether a layer, built or not, is of a kind that has a prunable kernel."""
-    return bool(_axes(layer)) or hasattr(type(layer), "prunable_weights")
+    return bool(axes_of(layer)) or hasattr(type(layer), "prunable_weights")
 
 
-def _axes(layer: keras.Layer) -> Axes:
+def axes_of(layer: keras.Layer) -> Axes:
+    """Attribute name -> names of the axes, for the kernels of a layer of a known kind."""
     if isinstance(layer, _keras.ConvLSTMCell):
         axes = (*_CONV[layer.rank], "cin", "cout")
         return {"kernel": axes, "recurrent_kernel": axes}
@@ -104,19 +104,6 @@ def variable_of(layer: keras.Layer, name: str) -> keras.Variable:
     if variable is None:
         raise ValueError(f"Layer '{layer.name}' has no variable `{name}`; build it first.")
     return variable
-
-
-def weight_specs(layer: keras.Layer, biases: bool) -> tuple[WeightSpec, ...]:
-    """What the methods are told of each prunable weight of a built layer, kernels first."""
-    axes = _axes(layer)
-    names = prunable_names(layer)
-    bias = [
-        name for name in ("bias",) if biases and names and find_variable(layer, name) is not None
-    ]
-    return tuple(
-        WeightSpec(name, tuple(variable_of(layer, name).shape), axes.get(name, ()), name in bias)
-        for name in (*names, *bias)
-    )
 
 
 def weighted_layers(model: keras.Layer) -> list[tuple[str, keras.Layer]]:
@@ -159,6 +146,21 @@ def effective_weights(layer: keras.Layer) -> dict[str, np.ndarray]:
         value = variable if attribute is None or state is None else state.effective(attribute)
         values[name] = keras.ops.convert_to_numpy(value)
     return values
+
+
+def stored_weights(layer: keras.Layer) -> dict[str, np.ndarray]:
+    """Name -> what a file would hold of the layer's own trainable variables, zeros where pruned.
+
+    The effective weights, but in the domain that a method prunes in, such as DCT coefficients.
+    """
+    state = getattr(layer, STATE, None)
+    pruned = {} if state is None else {id(find_variable(layer, n)): n for n in state.specs}
+    return {
+        name: keras.ops.convert_to_numpy(variable)
+        if id(variable) not in pruned or state is None
+        else state.stored(pruned[id(variable)])
+        for name, variable in own_variables(layer).items()
+    }
 
 
 def left_out(model: keras.Layer) -> list[tuple[str, str]]:

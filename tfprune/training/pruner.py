@@ -234,36 +234,40 @@ class Pruner:
 
     def _missed(self) -> list[str]:
         messages = []
-        asked = [getattr(schedule, "final_target", None) for schedule in self.schedules()]
-        reached = list(self.sparsities().values())
-        if _common(self.states):
-            rows = [("the model", asked[0], reached[0], self.schedules()[0], self.states)]
-        else:
-            paths = [state.path_in_model for state in self.states]
-            alone = [[state] for state in self.states]
-            rows = list(zip(paths, asked, reached[1:], self.schedules(), alone, strict=True))
-        for path, target, value, schedule, states in rows:
-            if target and value < target - _rounding(states):
+        for states in self._targets():
+            schedule = self.schedules()[self.states.index(states[0])]
+            target = getattr(schedule, "final_target", None)
+            specs = [state.specs for state in states]
+            masks = [state.mask_arrays() for state in states]
+            method = states[0].method
+            value = method.attained(specs, masks)
+            if target and value < target - method.rounding(specs) - 1e-4:
+                path = states[0].path_in_model if len(states) == 1 else "the model"
                 messages.append(
                     f"Target missed: {path} has sparsity {value:.4f} instead of {target:.4f} after "
                     f"step {self._previous}; its schedule is {schedule}."
                 )
+        gone = [state.path_in_model for state in self.states if state.sparsity() == 1]
+        if gone:
+            messages.append(
+                f"Every weight of the layers {gone} is pruned, so nothing passes through them. "
+                "Lower `c` or the target, or leave them out with `filters`."
+            )
         return messages
+
+    def _targets(self) -> list[list[PruneState]]:
+        """The layers that a target is asked of together: one by one, or a method's all."""
+        rows = []
+        for numbers in self._groups():
+            states = [self.states[number] for number in numbers]
+            together = states[0].method.scope == "global"
+            rows += [states] if together else [[state] for state in states]
+        return rows
 
 
 def spec_size(mask: Any) -> int:
     """Number of entries of a variable."""
     return int(np.prod(mask.shape))
-
-
-def _common(states: list[PruneState]) -> bool:
-    return getattr(states[0].method, "scope", "layer") == "global"
-
-
-def _rounding(states: list[PruneState]) -> float:
-    """How far from a target the nearest possible sparsity can lie, with a little to spare."""
-    sizes = [spec_size(mask) for state in states for mask in state.masks.values()]
-    return 0.5 * len(sizes) / sum(sizes) + 1e-4
 
 
 def _can_fire(schedule: Any, first: int, last: int) -> bool:

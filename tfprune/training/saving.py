@@ -20,7 +20,8 @@ import keras
 from tfprune.method import Method
 from tfprune.schedules import check_schedule
 from tfprune.training import _keras
-from tfprune.training.layers import STATE, weight_specs, weighted_layers
+from tfprune.training.layers import STATE, weighted_layers
+from tfprune.training.specs import Facts, weight_specs
 
 KEY = "tfprune"
 FORMAT = 1
@@ -56,6 +57,7 @@ def settings(model: keras.Model) -> dict[str, Any]:
                     "weights": {name: list(spec.shape) for name, spec in state.specs.items()},
                     "method": keras.saving.serialize_keras_object(state.method),
                     "schedule": keras.saving.serialize_keras_object(state.schedule),
+                    "facts": state.facts.to_dict(),
                 }
             )
     return {"format": FORMAT, "layers": layers}
@@ -77,9 +79,9 @@ def attach_settings(model: keras.Model, saved: Any) -> None:
         if len(set(places)) != len(places):
             raise ValueError(f"a layer is named twice in {places}")
         for row in saved["layers"]:
-            layer, method, schedule, path = _checked(row, layers)
+            layer, *plan = _checked(row, layers)
             if not hasattr(layer, STATE):
-                host.attach(layer, method, schedule, path)
+                host.attach(layer, *plan)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"The pruning settings saved with model '{model.name}' cannot be used: {error!r}. "
@@ -90,7 +92,7 @@ def attach_settings(model: keras.Model, saved: Any) -> None:
     _keras.forget_traces(model)
 
 
-def _checked(row: dict[str, Any], layers: Any) -> tuple[keras.Layer, Method, Any, str]:
+def _checked(row: dict[str, Any], layers: Any) -> tuple[keras.Layer, Method, Any, str, Facts]:
     """One row of `settings`, or an error of any kind if it cannot be one."""
     index, path = row["index"], row["path"]
     if not (isinstance(index, int) and index >= 0 and isinstance(path, str)):
@@ -103,7 +105,7 @@ def _checked(row: dict[str, Any], layers: Any) -> tuple[keras.Layer, Method, Any
     found = {spec.name: list(spec.shape) for spec in weight_specs(layer, method.prune_biases)}
     if not found or found != row["weights"]:
         raise ValueError(f"layer '{path}' should have the weights {row['weights']}, has {found}")
-    return layer, method, schedule, path
+    return layer, method, schedule, path, Facts.from_dict(row.get("facts"))
 
 
 def mark(model: keras.Model) -> None:

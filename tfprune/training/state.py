@@ -19,6 +19,7 @@ from tfprune.method import LayerTensors, Method, WeightSpec
 from tfprune.schedules import PruningSchedule
 from tfprune.training import _keras
 from tfprune.training.layers import variable_of
+from tfprune.training.specs import Facts
 
 Tensor = Any
 COUNTERS = ("offset", "last_step", "begin_step", "end_step", "frequency")
@@ -29,6 +30,7 @@ class PruneState(keras.layers.Layer):
 
     Attributes:
         method, schedule: what prunes this layer.
+        facts: what the model around says of it.
         wrapped: whether a wrapper of `tfprune.layers` holds the layer, and saves the settings.
         specs: name -> WeightSpec of the pruned weights.
         counters: int32 variables; `offset` = pruning step - optimizer iterations, `last_step` the
@@ -45,11 +47,13 @@ class PruneState(keras.layers.Layer):
         method: Method,
         schedule: Any,
         path: str,
+        facts: Facts | None = None,
         wrapped: bool = False,
     ) -> None:
         super().__init__(name=f"{path.replace('/', '-')}-prune_state", dtype="float32")
         self.path_in_model, self.wrapped = path, wrapped
         self.method, self.schedule = method, schedule
+        self.facts = facts or Facts()
         self.specs = {spec.name: spec for spec in specs}
         self._owner = weakref.ref(layer)
         self._create(layer)
@@ -71,9 +75,10 @@ class PruneState(keras.layers.Layer):
             slot.assign(latents[self._slots[name]])
             mask = np.ones(tuple(latents[self.method.masked].shape), "bool")
             self.masks[name] = self._variable(f"{name}_mask", mask, False)
-        scalars = self.method.state(self.specs)
+        kept = self.method.state(self.specs)
         self.scalars = {
-            key: self._variable(key, np.float32(value), False) for key, value in scalars.items()
+            key: self._variable(key, np.asarray(value, "float32"), False)
+            for key, value in kept.items()
         }
         starts = {"offset": 0, "last_step": -1}
         self.counters = {
@@ -139,6 +144,12 @@ class PruneState(keras.layers.Layer):
         tensors[key] = latent + ops.stop_gradient(masked - latent)
         return self.method.decode(tensors, self.specs[name])
 
+    def stored(self, name: str) -> np.ndarray:
+        """What has to be stored of a weight, with zeros where it is pruned."""
+        tensors, key = self.latents(name), self.method.masked
+        tensors[key] = ops.where(self.masks[name].value, tensors[key], 0)
+        return ops.convert_to_numpy(self.method.stored(tensors, self.specs[name]))
+
     def tensors(self) -> LayerTensors:
         """This layer as its method sees it."""
         return LayerTensors(
@@ -148,6 +159,10 @@ class PruneState(keras.layers.Layer):
             {name: mask.value for name, mask in self.masks.items()},
             {key: scalar.value for key, scalar in self.scalars.items()},
         )
+
+    def mask_arrays(self) -> dict[str, np.ndarray]:
+        """The masks as NumPy arrays, by the weights' names."""
+        return {name: ops.convert_to_numpy(mask.value) for name, mask in self.masks.items()}
 
     def sparsity(self) -> float:
         """Fraction of zeros over this layer's masks, in [0, 1]."""
@@ -218,7 +233,7 @@ class PruneState(keras.layers.Layer):
         for mask in self.masks.values():
             mask.assign(np.ones(tuple(mask.shape), "bool"))
         for key, value in self.method.state(self.specs).items():
-            self.scalars[key].assign(np.float32(value))
+            self.scalars[key].assign(np.asarray(value, "float32"))
         for key, counter in self.counters.items():
             counter.assign(0 if key == "offset" else -1)
         slots = {name: variable_of(self.owner(), name) for name in self.specs}

@@ -12,6 +12,7 @@ from tfprune.method import REGISTRY, Method
 from tfprune.schedules import check_schedule
 from tfprune.training import _keras
 from tfprune.training.layers import STATE, prunable_names, weighted_layers
+from tfprune.training.specs import Facts, with_uses
 
 
 class PruningWrapper(keras.layers.Wrapper):
@@ -69,10 +70,13 @@ class PruningWrapper(keras.layers.Wrapper):
         if not inner:
             raise ValueError(f"Layer '{self.layer.name}' has no kernel that could be pruned.")
         method, timing = self.method.adopt(timing)
+        facts = {path: Facts() for path, _ in inner}
+        if method.needs_uses:
+            facts = with_uses(self.layer, facts, inner)
         for path, layer in inner:
             if not hasattr(layer, STATE):
                 name = self.name if path == self.layer.name else f"{self.name}/{path}"
-                host.attach(layer, method, timing, name, wrapped=True)
+                host.attach(layer, method, timing, name, facts[path], wrapped=True)
         host.share_cells(self.layer)
 
     def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
