@@ -34,7 +34,10 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """One row of a paper's table, and how it is reproduced; `decay` is L2, biases included."""
+    """One row of a paper's table, and how it is reproduced; `decay` is L2, biases included.
+
+    `scratch`: pruning starts from fresh weights, and the dense net only gives its error.
+    """
 
     name: str
     title: str
@@ -47,6 +50,7 @@ class Experiment:
     schedule: tfprune.PruningSchedule | None
     offsets: tuple[float, ...]  # the curve
     paper: dict[str, float | str]
+    scratch: bool = False
 
 
 def _surgery(c: dict[str, float]) -> Callable[[float], tfprune.Method]:
@@ -64,6 +68,18 @@ def _frequency(c: dict[str, float], lam: dict[str, float] | None = None) -> Call
         return {
             name: tfprune.FrequencyDomain(c=value + offset, band=band.get(name))
             for name, value in c.items()
+        }
+
+    return method
+
+
+def _sparsities(targets: dict[str, float]) -> Callable[[float], Any]:
+    """The frequency domain in target mode, {layer: sparsity}; the offset scales the densities."""
+
+    def method(offset: float) -> dict[str, tfprune.Method]:
+        return {
+            name: tfprune.FrequencyDomain(target_sparsity=1 - (1 - value) * 2**-offset)
+            for name, value in targets.items()
         }
 
     return method
@@ -170,6 +186,16 @@ EXPERIMENTS = {
                 {"conv1": 1.5, "conv2": 1.75, "fc1": 1.4},
             ),
             paper={"dense_error": 0.91, "test_error": 0.91, "compression": 150},
+        ),
+        _lenet5(
+            name="fdnp-lenet5-scratch",
+            title="FDNP from scratch, a sparsity asked for of each layer, LeNet-5, MNIST",
+            method=_sparsities({"conv1": 0.85, "conv2": 0.962, "fc1": 0.9947, "fc2": 0.975}),
+            pruning=dataclasses.replace(_LENET5_PRUNING, steps=25000),
+            schedule=tfprune.FrequencySchedule(begin_step=0, end_step=21000, frequency=10),
+            offsets=(0.0,),
+            paper={},
+            scratch=True,
         ),
         _resnet20(
             name="fdnp-resnet20",

@@ -51,7 +51,8 @@ def run(
     dense, dense_seconds = train_dense(experiment, seed, fit_pair, dense_folder)
     keras.utils.set_random_seed(1000 + seed)
     schedule = _seeded(experiment.schedule, seed)
-    pruned = tfprune.prune(dense, experiment.method(offset), schedule)
+    start = experiment.net(experiment.decay) if experiment.scratch else dense
+    pruned = tfprune.prune(start, experiment.method(offset), schedule)
     seconds = _fit(pruned, experiment.pruning, seed + 1, fit_pair, folder / f"offset{offset:+g}")
     counts = measure(pruned)
     row = {
@@ -62,7 +63,7 @@ def run(
         "compression": counts.compression,
         "compression_weights": counts.compression_weights,
         "compression_with_indices": counts.compression_with_indices,
-        "seconds": round(dense_seconds + seconds, 1),
+        "seconds": round(seconds if experiment.scratch else dense_seconds + seconds, 1),
         "kept": {layer.name: layer.nonzero for layer in counts.layers},
     }
     pruned.save(folder / f"offset{offset:+g}.keras")

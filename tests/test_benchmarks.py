@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tfprune
 from tfprune.data import Data
 
 BENCHMARKS = str(Path(__file__).resolve().parent.parent / "benchmarks")
@@ -60,6 +61,10 @@ def test_rows_curve_and_resuming(papers: Any, tmp_path: Path, capsys: Any) -> No
     assert sparse > denser and "validation_error" in first["curve"][0]
 
     assert papers.main([*command, "2"]) == 0
+    dense = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("dense.weights.h5"))
+    assert dense == [f"dense/lenet300{part}" for part in (
+        "-validation/seed0/dense.weights.h5", "/seed0/dense.weights.h5", "/seed1/dense.weights.h5"
+    )], "one dense net per seed, shared by all experiments on that network"  # fmt: skip
     second = json.loads((tmp_path / "dns-lenet300.json").read_text())
     assert second["rows"][0] == first["rows"][0] and len(second["rows"]) == 2
     assert second["curve"] == first["curve"]
@@ -72,3 +77,23 @@ def test_rows_curve_and_resuming(papers: Any, tmp_path: Path, capsys: Any) -> No
 def test_an_unknown_experiment_is_named(papers: Any, capsys: Any) -> None:
     assert papers.main(["--experiment", "dns-lenet6"]) == 2
     assert "dns-lenet5, dns-lenet300" in capsys.readouterr().err
+
+
+def test_batches_hold_shifted_and_mirrored_images(papers: Any) -> None:
+    seeds, training = sys.modules["seeds"], sys.modules["experiments"].Training
+    image = np.arange(16, dtype="float32").reshape(1, 4, 4, 1)
+    how = training(steps=1, batch=64, rate=0.1, shift=1, border="reflect", mirror=True)
+    x, y = next(iter(seeds.batches((np.repeat(image, 70, 0), np.zeros(70)), how, seed=0)))
+    padded = np.pad(image[0, :, :, 0], 1, mode="reflect")
+    moved = [padded[i : i + 4, j : j + 4] for i in range(3) for j in range(3)]
+    possible = {one.tobytes() for each in moved for one in (each, each[:, ::-1].copy())}
+    found = {one.numpy()[:, :, 0].tobytes() for one in x}
+    assert found <= possible and len(found) > 9 and y.shape == (64,)
+
+
+def test_every_experiment_can_be_pruned(papers: Any) -> None:
+    for experiment in sys.modules["experiments"].EXPERIMENTS.values():
+        model = experiment.net(experiment.decay)
+        for offset in experiment.offsets:
+            pruned = tfprune.prune(model, experiment.method(offset), experiment.schedule)
+            assert tfprune.is_pruned(pruned)

@@ -12,6 +12,7 @@ import pytest
 from keras import layers as L
 
 import tfprune
+from tfprune import workflow
 from tfprune.cli import main, one_line
 
 
@@ -93,6 +94,16 @@ def test_magnitude_to_a_stripped_file(
     again = tmp_path / "again.keras"
     arguments[1:4] = [out, "--out", again]
     assert main([str(a) for a in arguments]) == 0
+
+
+@pytest.mark.parametrize("name", workflow.METHODS)
+def test_every_method_of_the_shell(name: str, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "small.keras"
+    arguments = ["prune", folder / "model.keras", "--out", out, "--method", name, "--epochs", 2]
+    assert main([str(a) for a in (*arguments, "--data", folder / "data.npz")]) == 0
+    for _, layer in tfprune.training.pruned_layers(tfprune.load_model(out)):
+        assert type(layer.prune_state.method).__name__ == workflow.METHODS[name]
+        assert layer.prune_state.sparsity() > 0.8
 
 
 def test_report_on_stdout(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -235,7 +235,7 @@ def _command(
 
 def _data_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--data-dir", metavar="DIR", help="where tensorflow_datasets keeps MNIST")
+    add("--data-dir", metavar="DIR", help="where tensorflow_datasets keeps its data")
     add("--seed", type=_seed, default=0, help="of everything drawn at random")
 
 
@@ -255,9 +255,14 @@ def _prune_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", type=Path, help="a .keras file")
     add("--out", type=Path, required=True, help="the .keras file to write")
-    add("--method", choices=("surgery", "magnitude"), default="surgery", help="how to prune")
+    add(
+        "--method",
+        choices=("surgery", "frequency", "magnitude"),
+        default="surgery",
+        help="how to prune",
+    )
     add("--sparsity", type=_sparsity, default=0.9, help="fraction of each layer to prune")
-    add("--data", default="digits", help="digits, mnist, or a .npz file with x, y")
+    add("--data", default="digits", help="digits, mnist, cifar10, or a .npz file with x, y")
     add("--epochs", type=_positive, default=20, help="to train while pruning")
     add("--batch-size", type=_positive, default=64, help="examples per step")
     add("--learning-rate", type=_rate, default=1e-3, help="of Adam, at the start")

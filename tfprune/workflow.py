@@ -18,7 +18,11 @@ import numpy as np
 import tfprune
 from tfprune.data import Data, Pair, read_arrays
 
-METHODS = {"surgery": "NetworkSurgery", "magnitude": "Magnitude"}
+METHODS = {
+    "surgery": "NetworkSurgery",
+    "frequency": "FrequencyDomain",
+    "magnitude": "Magnitude",
+}
 
 
 def make_method(name: str, sparsity: float) -> Any:
