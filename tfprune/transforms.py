@@ -102,7 +102,7 @@ def _order(axes: Sequence[str]) -> tuple[int, ...]:
 
 def per_frequency(values: np.ndarray, spec: WeightSpec) -> Tensor:
     """A tensor of the weight's shape with `values[f]` in all entries of frequency f, [k]."""
-    dtype = "int32" if values.dtype.kind in "iu" else "float32"
+    dtype = "int16" if values.dtype.kind in "iu" else "float32"
     full = np.broadcast_to(values[:, None, None], canonical_shape(spec)).astype(dtype)
     return from_canonical(ops.convert_to_tensor(full), spec)
 

@@ -10,7 +10,7 @@ from keras import layers as L
 
 from tfprune.report import report
 
-pytest.importorskip("matplotlib")
+imread = pytest.importorskip("matplotlib.image").imread
 
 
 def net(depth: int = 2) -> keras.Model:
@@ -44,6 +44,12 @@ def test_formats(tmp_path: Path, name: str, magic: bytes) -> None:
     assert path == tmp_path / name
     assert path.read_bytes().startswith(magic)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_density_is_the_default(tmp_path: Path) -> None:
+    found = report(net())
+    one, other = found.plot(tmp_path / "a.png"), found.plot(tmp_path / "b.png", "density")
+    assert (imread(one) == imread(other)).all()
 
 
 def test_other_suffixes_are_refused(tmp_path: Path) -> None:

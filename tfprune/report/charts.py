@@ -8,32 +8,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tfprune.report import svg
 from tfprune.report.table import count, fraction
 
 ROW, NAME, TRACK, LABEL = 24, 190, 380, 230
 WIDTH = NAME + TRACK + LABEL
 PANEL_W, PANEL_H, MARGIN = 380, 190, 56
-
-
-def _svg(width: float, height: float, body: Sequence[str], label: str) -> str:
-    return (
-        f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" role="img" '
-        f'aria-label="{html.escape(label)}">{"".join(body)}</svg>'
-    )
-
-
-def _text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">'
-        f"{html.escape(words)}</text>"
-    )
-
-
-def _rect(x: float, y: float, width: float, height: float, kind: str) -> str:
-    return (
-        f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 0):.2f}" height="{height:.1f}" '
-        f'rx="2" class="{kind}"/>'
-    )
 
 
 def bars(rows: Sequence[tuple[str, float, float, str, float | None]], label: str) -> str:
@@ -47,17 +27,13 @@ def bars(rows: Sequence[tuple[str, float, float, str, float | None]], label: str
     body = []
     for place, (name, pale, full, words, mark) in enumerate(rows):
         y = place * ROW
-        body.append(_text(NAME - 10, y + 16, _short(name), "ink", "end"))
-        body.append(_rect(NAME, y + 4, TRACK * pale, ROW - 8, "track"))
-        body.append(_rect(NAME, y + 4, TRACK * full, ROW - 8, "kept"))
+        body.append(svg.text(NAME - 10, y + 16, svg.short(name), "ink", "end"))
+        body.append(svg.rect(NAME, y + 4, TRACK * pale, ROW - 8, "track"))
+        body.append(svg.rect(NAME, y + 4, TRACK * full, ROW - 8, "kept"))
         if mark is not None:
-            body.append(_rect(NAME + TRACK * mark - 0.75, y + 1, 1.5, ROW - 2, "mark"))
-        body.append(_text(NAME + TRACK + 10, y + 16, words, "faint"))
-    return _svg(WIDTH, ROW * len(rows), body, label)
-
-
-def _short(name: str, most: int = 28) -> str:
-    return name if len(name) <= most else "…" + name[1 - most :]
+            body.append(svg.rect(NAME + TRACK * mark - 0.75, y + 1, 1.5, ROW - 2, "mark"))
+        body.append(svg.text(NAME + TRACK + 10, y + 16, words, "faint"))
+    return svg.picture(WIDTH, ROW * len(rows), body, label)
 
 
 def curves(title: str, lines: Mapping[str, Sequence[float]]) -> str:
@@ -78,7 +54,7 @@ def curves(title: str, lines: Mapping[str, Sequence[float]]) -> str:
         x = MARGIN + (PANEL_W - MARGIN - 12) * (epoch / last if last else 0.5)
         return f"{x:.1f},{PANEL_H - 26 - (PANEL_H - 60) * (value - low) / span:.1f}"
 
-    body = [_text(0, 14, title, "ink"), _axis(low, high, last + 1)]
+    body = [svg.text(0, 14, title, "ink"), _axis(low, high, last + 1)]
     for number, (name, values) in enumerate(lines.items()):
         kind = "dashed" if name.startswith("val_") else "line"
         many = " thin" if len(lines) > 4 else ""
@@ -90,8 +66,8 @@ def curves(title: str, lines: Mapping[str, Sequence[float]]) -> str:
         ]
         if len(lines) <= 4:
             ending = f"{name} {fraction(values[-1])}"
-            body.append(_text(PANEL_W - 12, 14 + 14 * number, ending, "faint", "end"))
-    return _svg(PANEL_W, PANEL_H, body, title)
+            body.append(svg.text(PANEL_W - 12, 14 + 14 * number, ending, "faint", "end"))
+    return svg.picture(PANEL_W, PANEL_H, body, title)
 
 
 def _runs(points: list[tuple[int, float]]) -> list[list[tuple[int, float]]]:
@@ -111,11 +87,11 @@ def _axis(low: float, high: float, epochs: int) -> str:
         f'<line x1="{MARGIN}" x2="{PANEL_W - 12}" y1="{y}" y2="{y}" class="rule"/>'
         for y in (bottom, top)
     )
-    ends = _text(MARGIN - 6, bottom + 4, f"{low:.3g}", "faint", "end")
+    ends = svg.text(MARGIN - 6, bottom + 4, f"{low:.3g}", "faint", "end")
     if high > low:
-        ends += _text(MARGIN - 6, top + 4, f"{high:.3g}", "faint", "end")
-    ends += _text(MARGIN, PANEL_H - 8, "1", "faint")
-    return rules + ends + _text(PANEL_W - 12, PANEL_H - 8, f"epoch {epochs}", "faint", "end")
+        ends += svg.text(MARGIN - 6, top + 4, f"{high:.3g}", "faint", "end")
+    ends += svg.text(MARGIN, PANEL_H - 8, "1", "faint")
+    return rules + ends + svg.text(PANEL_W - 12, PANEL_H - 8, f"epoch {epochs}", "faint", "end")
 
 
 def histogram(counts: np.ndarray, limit: float) -> str:
@@ -124,13 +100,13 @@ def histogram(counts: np.ndarray, limit: float) -> str:
     top = max(int(counts.max()), 1)
     step = width / len(counts)
     body = [
-        _rect(i * step, height * (1 - c / top), step - 1, height * c / top, "kept")
+        svg.rect(i * step, height * (1 - c / top), step - 1, height * c / top, "kept")
         for i, c in enumerate(counts)
         if c
     ]
     body.append(f'<line x1="0" x2="{width}" y1="{height}" y2="{height}" class="rule"/>')
-    body.append(_text(0, height + 15, f"{-limit:.3g}", "faint"))
-    body.append(_text(width / 2, height + 15, "0", "faint", "middle"))
-    body.append(_text(width, height + 15, f"{limit:.3g}", "faint", "end"))
+    body.append(svg.text(0, height + 15, f"{-limit:.3g}", "faint"))
+    body.append(svg.text(width / 2, height + 15, "0", "faint", "middle"))
+    body.append(svg.text(width, height + 15, f"{limit:.3g}", "faint", "end"))
     label = f"{count(int(counts.sum()))} non-zero weights between {-limit:.3g} and {limit:.3g}"
-    return _svg(width, height + 20, body, label)
+    return svg.picture(width, height + 20, body, label)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfprune.export.files import write_atomically
-from tfprune.report import charts
-from tfprune.report.pictures import Picture, png
+from tfprune.report import band_charts, charts
+from tfprune.report.pictures import ABOVE, Picture, png
 from tfprune.report.style import STYLE
 from tfprune.report.table import (
     count,
@@ -24,7 +24,6 @@ from tfprune.report.table import (
 if TYPE_CHECKING:
     from tfprune.report.result import Report
 
-INK = (37, 99, 168)
 CARDS = 60  # layers whose kernel is drawn, at most
 
 
@@ -51,6 +50,7 @@ def page(report: Report, history: Any = None, export: Any = None, title: str | N
             _section("Training", _curves(history)),
             _section("Exported files", _exports(export)),
             _section("Kernels", _kernels(report), KERNEL_WORDS),
+            _section("Frequency bands", _bands(report), band_charts.words(report.bands)),
             _section("Not pruned", _left_out(report)),
             _section("Notes", _notes(report)),
         ]
@@ -164,17 +164,25 @@ def _value(value: Any) -> str:
 def _kernels(report: Report) -> str:
     shown = [layer for layer in report.measurement.layers if layer.name in report.pictures]
     cards = [_kernel(layer.name, report.pictures[layer.name]) for layer in shown[:CARDS]]
-    more = f"<p>{len(shown) - CARDS} more layers are not drawn.</p>" if len(shown) > CARDS else ""
-    return f'<div class="kernels">{"".join(cards)}</div>{more}' if cards else ""
+    return f'<div class="kernels">{"".join(cards)}</div>{_more(len(shown))}' if cards else ""
+
+
+def _more(layers: int) -> str:
+    return f"<p>{layers - CARDS} more layers are not drawn.</p>" if layers > CARDS else ""
 
 
 def _kernel(name: str, drawn: Picture) -> str:
-    data = base64.b64encode(png(drawn.density, INK)).decode()
+    data = base64.b64encode(png(drawn.density, ABOVE)).decode()
     return (
         f"<figure><figcaption>{html.escape(name)}</figcaption>"
         f'<img alt="non-zeros of {html.escape(name)}" src="data:image/png;base64,{data}">'
         f"{charts.histogram(drawn.counts, drawn.limit)}</figure>"
     )
+
+
+def _bands(report: Report) -> str:
+    drawn = dict(list(report.bands.items())[:CARDS])
+    return band_charts.charts(drawn) + _more(len(report.bands)) if drawn else ""
 
 
 def _left_out(report: Report) -> str:

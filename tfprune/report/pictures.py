@@ -13,6 +13,7 @@ from tfprune.training.layers import effective_weights, find_variable, own_variab
 
 SIDE = 64  # cells of a density map, per side at most
 BINS = 41
+ABOVE, BELOW = (37, 99, 168), (214, 106, 30)
 SAMPLE = 1_000_000  # entries that a histogram looks at, at most
 
 
@@ -73,10 +74,24 @@ def png(density: np.ndarray, colour: tuple[int, int, int]) -> bytes:
         density: [rows, cols] in [0, 1].
         colour: red, green, blue, 0 to 255.
     """
-    rows, cols = density.shape
-    pixels = np.empty((rows, cols, 4), np.uint8)
+    pixels = np.empty((*density.shape, 4), np.uint8)
     pixels[..., :3] = colour
     pixels[..., 3] = np.round(255 * np.sqrt(density))  # a lone non-zero stays visible
+    return png_file(pixels)
+
+
+def signed_pixels(values: np.ndarray, limit: float) -> np.ndarray:
+    """Values [rows, cols] as RGBA pixels: blue above 0, orange below, opaque at +-limit."""
+    values = np.nan_to_num(values)
+    pixels = np.empty((*values.shape, 4), np.uint8)
+    pixels[..., :3] = np.where(values[..., None] < 0, BELOW, ABOVE)
+    pixels[..., 3] = np.round(255 * np.minimum(np.abs(values) / (limit or 1.0), 1.0))
+    return pixels
+
+
+def png_file(pixels: np.ndarray) -> bytes:
+    """RGBA pixels, uint8 [rows, cols, 4], as the bytes of a PNG file."""
+    rows, cols, _ = pixels.shape
     lines = np.concatenate([np.zeros((rows, 1), np.uint8), pixels.reshape(rows, -1)], axis=1)
     header = struct.pack(">IIBBBBB", cols, rows, 8, 6, 0, 0, 0)
     parts = [(b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b"")]

@@ -1,4 +1,4 @@
-"""The density of each layer as bars, drawn with matplotlib."""
+"""Figures drawn with matplotlib: the density of each layer as bars, and the bands' figures."""
 
 from __future__ import annotations
 
@@ -7,35 +7,42 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfprune.export.files import write_atomically
+from tfprune.report.band_plot import FAINT, INK, KEPT, draw_bands, draw_filters
 from tfprune.report.table import fraction, times
 
 if TYPE_CHECKING:
     from tfprune.report.result import Report
 
 FORMATS = (".png", ".svg", ".pdf")
-KEPT, TRACK, INK, FAINT = "#2563a8", "#e3e8ee", "#1c2733", "#66727f"
+TRACK = "#e3e8ee"
 
 
-def plot(report: Report, path: Path) -> Path:
+def plot(report: Report, path: Path, what: str = "density") -> Path:
     """Write the figure; see `Report.plot`."""
+    draw = {"density": _density, "bands": draw_bands, "filters": draw_filters}.get(what)
+    if draw is None:
+        raise ValueError(f'`what` must be "density", "bands" or "filters". Received: {what!r}.')
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"`path` must end in one of {', '.join(FORMATS)}. Received: '{path}'.")
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("Plots need matplotlib: `pip install tfprune[plots]`.") from error
-    layers = report.measurement.layers
-    height = 1.5 + 0.34 * len(layers)
-    figure = Figure(figsize=(9, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.2, h_pad=0.12)  # type: ignore[union-attr,call-arg]
-    axes = figure.add_subplot()
-    _bars(axes, report)
-    _frame(axes, report)
+    figure = Figure()
+    draw(figure, report)
     data = io.BytesIO()
-    dpi = min(160.0, 60_000 / height)  # the largest picture is 2**16 pixels high
+    dpi = min(160.0, 60_000 / figure.get_figheight())  # the largest picture is 2**16 pixels high
     figure.savefig(data, format=path.suffix[1:].lower(), dpi=dpi)
     write_atomically(path, data.getvalue())
     return path
+
+
+def _density(figure: Any, report: Report) -> None:
+    figure.set_size_inches(9, 1.5 + 0.34 * len(report.measurement.layers))
+    figure.set_layout_engine("constrained", w_pad=0.2, h_pad=0.12)
+    axes = figure.add_subplot()
+    _bars(axes, report)
+    _frame(axes, report)
 
 
 def _bars(axes: Any, report: Report) -> None:

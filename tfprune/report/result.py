@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from tfprune.measure import Measurement, measure
+from tfprune.report.bands import BandPicture, band_pictures
 from tfprune.report.pictures import Picture, picture
 from tfprune.report.table import inline_html, text_table
 from tfprune.training.layers import STATE, left_out, weighted_layers
@@ -25,6 +26,7 @@ class Report:
         asked: layer -> sparsity asked for by its method or schedule, where it asks for one.
         left_out: (layer, reason) of each layer that is not pruned; empty if none is pruned.
         pictures: layer -> what the page draws of its main kernel.
+        bands: layer -> its frequency bands, where its method has bands.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Report:
     asked: Mapping[str, float]
     left_out: tuple[tuple[str, str], ...]
     pictures: Mapping[str, Picture] = dataclasses.field(repr=False)
+    bands: Mapping[str, BandPicture] = dataclasses.field(repr=False)
 
     def __str__(self) -> str:
         return text_table(self)
@@ -40,23 +43,30 @@ class Report:
         return inline_html(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers, JSON-able; the keys of `Measurement.to_dict` and what was asked for."""
+        """All numbers, JSON-able: those of `Measurement.to_dict`, what was asked for, and bands."""
         data = self.measurement.to_dict()
         for row in data["layers"]:
             row["asked_sparsity"] = self.asked.get(row["name"])
+            bands = self.bands.get(row["name"])
+            row["band_densities"] = None if bands is None else bands.densities
         out = [{"name": name, "reason": reason} for name, reason in self.left_out]
         return {"model": self.name, **data, "left_out": out}
 
-    def plot(self, path: str | Path) -> Path:
-        """Draw the density of each layer to a `.png`, `.svg` or `.pdf` file; return its path.
+    def plot(self, path: str | Path, what: str = "density") -> Path:
+        """Draw a figure to a `.png`, `.svg` or `.pdf` file; return its path.
+
+        Args:
+            path: where to write it.
+            what: "density" of each layer; "bands", the density of each frequency band and its
+                magnitudes before and after pruning; "filters", some kernels before and after.
 
         Raises:
             ImportError: without matplotlib (`pip install tfprune[plots]`).
-            ValueError: for another suffix.
+            ValueError: for another suffix or word, or where no layer has bands, or 2-D kernels.
         """
         from tfprune.report.plot import plot
 
-        return plot(self, Path(path))
+        return plot(self, Path(path), what)
 
     def to_html(
         self, path: str | Path, history: Any = None, export: Any = None, title: str | None = None
@@ -74,16 +84,21 @@ class Report:
         return write_page(self, Path(path), history, export, title)
 
 
-def report(model: keras.Layer, input_shape: Any = None) -> Report:
+def report(
+    model: keras.Layer, input_shape: Any = None, before: keras.Layer | None = None
+) -> Report:
     """Measure a model, plain or pruned, and return a printable `Report`.
 
     Args:
         model: a built Keras 3 model.
         input_shape: shape of one example, where the model does not know it (see
             `tfprune.measure.measure`).
+        before: the model that pruning started from, for pictures of frequency bands; without it
+            they compare with what the net holds without its masks.
 
     Raises:
-        TypeError, ValueError: as `measure`.
+        TypeError, ValueError: as `measure`; if `before` is no Keras model, or lacks a weight that
+            is pruned.
     """
     numbers = measure(model, input_shape)
     layers = weighted_layers(model)
@@ -96,14 +111,15 @@ def report(model: keras.Layer, input_shape: Any = None) -> Report:
         asked={name: value for name, value in asked.items() if value is not None},
         left_out=tuple(left_out(model)) if pruned else (),
         pictures={name: value for name, value in drawn.items() if value is not None},
+        bands=band_pictures(model, before),
     )
 
 
 def _asked(state: Any) -> float | None:
-    """The final sparsity that a layer's method or schedule asks for."""
-    if state is None:
+    """The final sparsity that a layer's method or schedule asks of each layer."""
+    if state is None or (state.method.scope == "global" and state.method.wanted is not None):
         return None
-    target = getattr(state.method, "target_sparsity", None)
+    target = state.method.wanted
     for name in ("final_target", "final_sparsity", "target_sparsity"):
         target = getattr(state.schedule, name, None) if target is None else target
     return None if target is None else float(target)

@@ -31,6 +31,8 @@ svg { max-width: 100%; height: auto; display: block;
   font-variant-numeric: tabular-nums; }
 .ink { fill: var(--ink); } .faint { fill: var(--faint); } .track { fill: var(--track); }
 .kept { fill: var(--kept); } .mark { fill: var(--ink); } .rule { stroke: var(--rule); }
+.pale { fill: var(--kept); opacity: .3; } .outline { fill: none; stroke: var(--ink); opacity: .6; }
+.small { font-size: 10px; }
 .line, .dashed { fill: none; stroke: var(--kept); stroke-width: 2; stroke-linejoin: round; }
 .dashed { stroke-dasharray: 5 4; } .thin { stroke-width: 1; opacity: .7; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(340px, 1fr)); gap: 24px; }
@@ -38,5 +40,9 @@ svg { max-width: 100%; height: auto; display: block;
 figure { margin: 0; background: var(--card); border-radius: 8px; padding: 12px 14px;
   display: grid; grid-template-columns: 96px 1fr; gap: 8px 16px; align-items: center; }
 figcaption { grid-column: 1 / -1; font-size: 13px; overflow-wrap: anywhere; }
+figure.bands { display: block; margin-top: 16px; }
+.multiples { display: flex; flex-wrap: wrap; gap: 14px 18px; margin: 10px 0 4px; }
+.filters { display: flex; align-items: center; flex-wrap: wrap; gap: 6px; margin-top: 6px; }
+.filters span { width: 46px; font-size: 12px; color: var(--faint); }
 img { width: 96px; height: 96px; image-rendering: pixelated; border: 1px solid var(--rule); }
 """
