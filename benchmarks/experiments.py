@@ -122,7 +122,7 @@ def _lenet5(name: str, title: str, method: Any, paper: dict, **changes: Any) -> 
         "dense": _LENET5_DENSE,
         "pruning": _LENET5_PRUNING,
         "schedule": tfprune.FrequencySchedule(gamma=1e-4, power=1.0, begin_step=0, end_step=15000),
-        "offsets": (-0.75, 0.0, 0.75),
+        "offsets": (-1.0, 0.0, 0.75),
     }
     return Experiment(name, title, method=method, paper=paper, **{**settings, **changes})
 
@@ -159,6 +159,13 @@ EXPERIMENTS = {
             offsets=(-0.75, 0.0, 0.75, 1.5),
             paper={"dense_error": 0.91, "test_error": 0.91, "compression": 107.96},
         ),
+        _lenet5(
+            name="dns-lenet5-sparser",
+            title="The same with a higher c, beside the frequency domain at like compression",
+            method=_surgery({"conv1": 2.0, "conv2": 4.6, "fc1": 6.9, "fc2": 3.3}),
+            schedule=_timing(15000),
+            paper={},
+        ),
         Experiment(
             name="dns-lenet300",
             title="Dynamic network surgery, LeNet-300-100, MNIST",
@@ -175,15 +182,15 @@ EXPERIMENTS = {
         _lenet5(
             name="fdnp-lenet5",
             title="Frequency-domain dynamic pruning (FDNP), LeNet-5, MNIST",
-            method=_frequency({"conv1": 1.5, "conv2": 4.6, "fc1": 6.8, "fc2": 3.5}),
+            method=_frequency({"conv1": 1.3, "conv2": 4.9, "fc1": 6.8, "fc2": 3.3}),
             paper={"dense_error": 0.91, "test_error": 0.91, "compression": 130},
         ),
         _lenet5(
             name="bafdnp-lenet5",
             title="Band-adaptive frequency-domain dynamic pruning (BA-FDNP), LeNet-5, MNIST",
             method=_frequency(
-                {"conv1": 1.5, "conv2": 6.8, "fc1": 8.2, "fc2": 3.5},
-                {"conv1": 1.5, "conv2": 1.75, "fc1": 1.4},
+                {"conv1": 1.4, "conv2": 8.0, "fc1": 9.8, "fc2": 3.8},
+                {"conv1": 1.5, "conv2": 1.75, "fc1": 1.5},
             ),
             paper={"dense_error": 0.91, "test_error": 0.91, "compression": 150},
         ),

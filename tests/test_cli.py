@@ -186,7 +186,7 @@ def test_data_that_does_not_fit(
         ("wide.npz", "The model takes inputs (None, 6); the data 'wide.npz' has (None, 7)"),
         ("many.npz", "classes"),
         ("none.npz", "There is no file"),
-        ("digits.csv", "must be 'digits', 'mnist' or the path of a .npz file"),
+        ("digits.csv", "must be 'digits', 'mnist', 'cifar10' or the path of a .npz file"),
     ):
         where = ("--data", tmp_path / name, "--out", out)
         assert message in fails(capfd, 2, "prune", model, *where)
