@@ -16,6 +16,8 @@ import tfprune
 class Training:
     """SGD with momentum and a cosine from `rate` to zero over `steps`, after `warmup` steps.
 
+    `hold`: the rate stays as it is for so many steps before the cosine begins.
+
     `shift`: every image is moved by up to so many pixels, at random, in both directions; what comes
     in from outside is black, or with `border="reflect"` the image again. `mirror`: half of the
     images, at random, are mirrored left to right.
@@ -30,6 +32,8 @@ class Training:
     mirror: bool = False
     nesterov: bool = False
     warmup: int = 0
+    hold: int = 0
+    optimizer: str = "SGD"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Experiment:
     offsets: tuple[float, ...]  # the curve
     paper: dict[str, float | str]
     scratch: bool = False
+    pruning_decay: float | None = None  # L2 while pruning, where it is another one
 
 
 def _surgery(c: dict[str, float]) -> Callable[[float], tfprune.Method]:
@@ -86,11 +91,21 @@ def _sparsities(targets: dict[str, float]) -> Callable[[float], Any]:
 
 
 def _compression(**settings: Any) -> Callable[[float], Any]:
-    """The frequency domain in target mode; the offset adds to the compression asked for."""
+    """The convolutions between stem and head; the offset adds to the compression asked for."""
+
+    def method(offset: float) -> dict[str, tfprune.Method]:
+        ratio = settings["target_compression"] + offset
+        return {"stage": tfprune.FrequencyDomain(**{**settings, "target_compression": ratio})}
+
+    return method
+
+
+def _sensitivity(lam: float, largest: float, **settings: Any) -> Callable[[float], Any]:
+    """T grows to `largest`; the offset doubles it."""
 
     def method(offset: float) -> tfprune.Method:
-        ratio = settings["target_compression"] + offset
-        return tfprune.FrequencyDomain(**{**settings, "target_compression": ratio})
+        threshold = [(0.0, 1e-3), (1.0, largest * 2**offset)]
+        return tfprune.SensitivityDriven(lam=lam, threshold=threshold, **settings)
 
     return method
 
@@ -101,6 +116,7 @@ def _timing(stop: int) -> tfprune.SurgerySchedule:
 
 _LENET5_DENSE = Training(steps=7000, batch=64, rate=0.03, shift=1)
 _LENET5_PRUNING = Training(steps=18000, batch=64, rate=0.03, shift=1)
+_LENET300_DENSE = Training(steps=10000, batch=100, rate=0.1, shift=1)
 _RESNET20_DENSE = Training(
     steps=20000,
     batch=128,
@@ -120,11 +136,49 @@ def _lenet5(name: str, title: str, method: Any, paper: dict, **changes: Any) -> 
         "net": nets.lenet5,
         "decay": 5e-4,
         "dense": _LENET5_DENSE,
-        "pruning": _LENET5_PRUNING,
+        "pruning": dataclasses.replace(_LENET5_PRUNING, warmup=500),
         "schedule": tfprune.FrequencySchedule(gamma=1e-4, power=1.0, begin_step=0, end_step=15000),
         "offsets": (-1.0, 0.0, 0.75),
     }
     return Experiment(name, title, method=method, paper=paper, **{**settings, **changes})
+
+
+def _sensitivity_lenet300(name: str, title: str, method: Any, paper: dict) -> Experiment:
+    """40 epochs: lam and a growing T for 28, then 12 of fine-tuning."""
+    epoch = 600
+    return Experiment(
+        name=name,
+        title=title,
+        data="mnist",
+        net=nets.lenet300,
+        decay=5e-4,
+        dense=_LENET300_DENSE,
+        pruning=Training(steps=40 * epoch, batch=100, rate=0.1, shift=1, hold=28 * epoch),
+        method=method,
+        schedule=tfprune.SensitivitySchedule(begin_step=0, end_step=28 * epoch, frequency=epoch),
+        offsets=(-1.0, -0.5, 0.0, 0.5),
+        paper=paper,
+        pruning_decay=0.0,
+    )
+
+
+def _chargru(optimizer: str, rate: float, lam: float, largest: float) -> Experiment:
+    """Dense for 20 epochs; 28 epochs with lam and a growing T, then 12 of fine-tuning."""
+    epoch = 245
+    dense = Training(steps=20 * epoch, batch=64, rate=rate, optimizer=optimizer)
+    return Experiment(
+        name=f"sensitivity-chargru-{optimizer.lower()}",
+        title=f"Sensitivity-driven regularisation, character GRU, tiny Shakespeare, {optimizer}",
+        data="tiny_shakespeare",
+        net=nets.chargru,
+        decay=0.0,
+        dense=dense,
+        pruning=dataclasses.replace(dense, steps=40 * epoch, hold=28 * epoch),
+        method=_sensitivity(lam=lam, largest=largest),
+        schedule=tfprune.SensitivitySchedule(begin_step=0, end_step=28 * epoch, frequency=epoch),
+        offsets=(-1.0, 0.0, 1.0),
+        paper={},
+    )
 
 
 def _resnet20(name: str, title: str, paper: dict, **settings: Any) -> Experiment:
@@ -136,7 +190,7 @@ def _resnet20(name: str, title: str, paper: dict, **settings: Any) -> Experiment
         decay=5e-4,
         dense=_RESNET20_DENSE,
         pruning=_RESNET20_PRUNING,
-        method=_compression(target_compression=5.5, **settings),
+        method=_compression(target_compression=5.45, **settings),
         schedule=None,
         offsets=(-1.5, 0.0, 3.0),
         paper=paper,
@@ -172,7 +226,7 @@ EXPERIMENTS = {
             data="mnist",
             net=nets.lenet300,
             decay=5e-4,
-            dense=Training(steps=10000, batch=100, rate=0.1, shift=1),
+            dense=_LENET300_DENSE,
             pruning=Training(steps=20000, batch=100, rate=0.1, shift=1),
             method=_surgery({"fc1": 6.8, "fc2": 3.3, "fc3": 2.5}),
             schedule=_timing(16000),
@@ -198,12 +252,27 @@ EXPERIMENTS = {
             name="fdnp-lenet5-scratch",
             title="FDNP from scratch, a sparsity asked for of each layer, LeNet-5, MNIST",
             method=_sparsities({"conv1": 0.85, "conv2": 0.962, "fc1": 0.9947, "fc2": 0.975}),
-            pruning=dataclasses.replace(_LENET5_PRUNING, steps=25000),
+            pruning=dataclasses.replace(_LENET5_PRUNING, steps=25000, warmup=500),
             schedule=tfprune.FrequencySchedule(begin_step=0, end_step=21000, frequency=10),
             offsets=(0.0,),
             paper={},
             scratch=True,
         ),
+        _sensitivity_lenet300(
+            name="sensitivity-lenet300",
+            title="Sensitivity-driven regularisation, LeNet-300-100, MNIST",
+            method=_sensitivity(lam=6e-4, largest=0.2),
+            paper={"dense_error": 1.44, "test_error": 1.95, "compression": 103},
+        ),
+        _sensitivity_lenet300(
+            name="sensitivity-lenet300-denser",
+            title="The same at the paper's milder point",
+            method=_sensitivity(lam=4e-4, largest=0.1),
+            paper={"dense_error": 1.44, "test_error": 1.65, "compression": 27.87},
+        ),
+        _chargru("SGD", rate=1.0, lam=3e-4, largest=0.1),
+        _chargru("Adam", rate=2e-3, lam=3e-4, largest=0.1),
+        _chargru("AdamW", rate=2e-3, lam=3e-4, largest=0.1),
         _resnet20(
             name="fdnp-resnet20",
             title="Frequency-domain dynamic pruning, ResNet-20, CIFAR-10",

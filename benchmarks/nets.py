@@ -60,27 +60,42 @@ def lenet300(decay: float) -> keras.Model:
     )
 
 
+def chargru(decay: float) -> keras.Model:
+    """A GRU of 128 units that predicts the next of 65 characters."""
+    options = _options(decay)
+    return keras.Sequential(
+        [
+            keras.Input((None,), dtype="int32"),
+            layers.Embedding(65, 32, name="letters"),
+            layers.GRU(128, return_sequences=True, name="gru"),
+            layers.Dense(65, name="next", **options),
+        ],
+        name="chargru",
+    )
+
+
 def resnet20(decay: float = 0.0) -> keras.Model:
     """He et al.'s ResNet-20 for CIFAR-10: 3 stages of 3 blocks, padded shortcuts (option A)."""
     inputs = keras.Input((32, 32, 3))
     x = layers.Normalization(mean=CIFAR10_MEAN, variance=CIFAR10_VARIANCE)(inputs)
-    x = _conv_bn(x, 16, 1, decay, relu=True)
+    x = _conv_bn(x, 16, 1, decay, relu=True, name="stem")
     for stage in range(3):
         for block in range(3):
             channels, stride = 16 * 2**stage, 2 if stage and not block else 1
-            y = _conv_bn(x, channels, stride, decay, relu=True)
-            y = _conv_bn(y, channels, 1, decay, relu=False)
+            name = f"stage{stage + 1}_block{block + 1}_conv"
+            y = _conv_bn(x, channels, stride, decay, relu=True, name=f"{name}1")
+            y = _conv_bn(y, channels, 1, decay, relu=False, name=f"{name}2")
             if stride == 2:
                 x = layers.AveragePooling2D(1, 2)(x)
                 zeros = layers.Rescaling(0.0)(x)
                 x = layers.Concatenate()([x, zeros])
             x = layers.ReLU()(layers.Add()([x, y]))
     x = layers.GlobalAveragePooling2D()(x)
-    classes = layers.Dense(10, kernel_regularizer=keras.regularizers.L2(decay / 2))
+    classes = layers.Dense(10, kernel_regularizer=keras.regularizers.L2(decay / 2), name="head")
     return keras.Model(inputs, classes(x), name="resnet20")
 
 
-def _conv_bn(x: Any, channels: int, stride: int, decay: float, relu: bool) -> Any:
+def _conv_bn(x: Any, channels: int, stride: int, decay: float, relu: bool, name: str) -> Any:
     x = layers.Conv2D(
         channels,
         3,
@@ -88,6 +103,7 @@ def _conv_bn(x: Any, channels: int, stride: int, decay: float, relu: bool) -> An
         padding="same",
         use_bias=False,
         kernel_initializer="he_normal",
+        name=name,
         kernel_regularizer=keras.regularizers.L2(decay / 2),
     )(x)
     x = BatchNormalization()(x)

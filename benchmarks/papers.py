@@ -62,7 +62,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _dense_folder(out: Path, experiment: Any, seed: int, suffix: str = "") -> Path:
     """One dense net per network and seed, from which every method starts."""
-    return out / "dense" / f"{experiment.net.__name__}{suffix}" / f"seed{seed}"
+    optimizer = (
+        "" if experiment.dense.optimizer == "SGD" else f"-{experiment.dense.optimizer.lower()}"
+    )
+    return out / "dense" / f"{experiment.net.__name__}{optimizer}{suffix}" / f"seed{seed}"
 
 
 def _earlier_curve(path: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from experiments import Experiment, Training
+from text import load_text
 
 import tfprune
 from tfprune.data import load_data
@@ -25,6 +27,8 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 def load(experiment: Experiment, data_dir: str | None, validate: bool) -> tuple[Pair, Pair]:
     """(training, evaluation): all training images and the test split, or parts of the former."""
+    if experiment.data == "tiny_shakespeare":
+        return load_text(data_dir, validate)
     data = load_data(experiment.data, data_dir)
     x, y = (np.concatenate(pair) for pair in zip(data.train, data.validation, strict=True))
     if not validate:
@@ -51,8 +55,7 @@ def run(
     dense, dense_seconds = train_dense(experiment, seed, fit_pair, dense_folder)
     keras.utils.set_random_seed(1000 + seed)
     schedule = _seeded(experiment.schedule, seed)
-    start = experiment.net(experiment.decay) if experiment.scratch else dense
-    pruned = tfprune.prune(start, experiment.method(offset), schedule)
+    pruned = tfprune.prune(_start(experiment, dense), experiment.method(offset), schedule)
     seconds = _fit(pruned, experiment.pruning, seed + 1, fit_pair, folder / f"offset{offset:+g}")
     counts = measure(pruned)
     row = {
@@ -71,9 +74,18 @@ def run(
     return row
 
 
-def _seeded(schedule: Any, seed: int) -> Any:
-    import dataclasses
+def _start(experiment: Experiment, dense: keras.Model) -> keras.Model:
+    """The net that pruning starts from: the dense one, or a fresh one."""
+    if not experiment.scratch and experiment.pruning_decay is None:
+        return dense
+    decay = experiment.pruning_decay
+    start = experiment.net(experiment.decay if decay is None else decay)
+    if not experiment.scratch:
+        start.set_weights(dense.get_weights())
+    return start
 
+
+def _seeded(schedule: Any, seed: int) -> Any:
     return dataclasses.replace(schedule, seed=seed) if hasattr(schedule, "seed") else schedule
 
 
@@ -98,11 +110,10 @@ def train_dense(
 
 def _fit(model: keras.Model, how: Training, seed: int, data: Pair, folder: Path) -> float:
     """Train, with a backup after every thousand steps; returns seconds, over all its starts."""
-    warm = {"warmup_target": how.rate, "warmup_steps": how.warmup} if how.warmup else {}
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0 if warm else how.rate, how.steps - how.warmup, **warm
-    )
-    optimizer = keras.optimizers.SGD(rate, momentum=how.momentum, nesterov=how.nesterov)
+    rate = _Rate(how)
+    optimizer: Any = keras.optimizers.SGD(rate, momentum=how.momentum, nesterov=how.nesterov)
+    if how.optimizer != "SGD":
+        optimizer = getattr(keras.optimizers, how.optimizer)(rate)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, metrics=["accuracy"])
     clock = _Clock(folder / "seconds.json")
@@ -120,7 +131,11 @@ def _fit(model: keras.Model, how: Training, seed: int, data: Pair, folder: Path)
 
 
 def batches(data: Pair, how: Training, seed: int) -> tf.data.Dataset:
-    """Endless shuffled batches of images in memory, moved and mirrored as `how` says."""
+    """Endless shuffled batches of what is in memory, images moved and mirrored as `how` says."""
+    if data[0].ndim == 2:
+        return (
+            tf.data.Dataset.from_tensor_slices(data).shuffle(2**16, seed).repeat().batch(how.batch)
+        )
     border = ((0, 0), (how.shift, how.shift), (how.shift, how.shift), (0, 0))
     x, y = tf.constant(np.pad(data[0], border, mode=how.border)), tf.constant(data[1])
     (height, width), size = data[0].shape[1:3], how.batch
@@ -142,7 +157,11 @@ def batches(data: Pair, how: Training, seed: int) -> tf.data.Dataset:
 
 
 def error(model: keras.Model, data: Pair) -> float:
-    """Percent of wrong answers."""
+    """Percent of wrong answers; of a text, bits per character."""
+    if data[1].ndim == 2:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        scores = model.predict(data[0], batch_size=500, verbose=0)
+        return round(float(loss(data[1], scores)) / np.log(2), 4)
     answers = model.predict(data[0], batch_size=500, verbose=0).argmax(-1)
     return round(100 * float(np.mean(answers != data[1])), 3)
 
@@ -152,6 +171,30 @@ def write_json(path: Path, value: Any) -> None:
     temporary = path.with_name(path.name + ".partial")
     temporary.write_text(json.dumps(value, indent=1))
     os.replace(temporary, path)
+
+
+class _Rate(keras.optimizers.schedules.LearningRateSchedule):
+    """A straight line up, a constant, and a cosine down to zero, as `Training` says."""
+
+    def __init__(self, how: Training) -> None:
+        self.how = how
+
+    def __call__(self, step: Any) -> Any:
+        """The rate at an optimizer step."""
+        how, step = self.how, keras.ops.cast(step, "float32")
+        rising = step / max(how.warmup, 1) if how.warmup else 1.0
+        start = how.warmup + how.hold
+        passed = keras.ops.clip((step - start) / max(how.steps - start, 1), 0.0, 1.0)
+        return how.rate * keras.ops.minimum(rising, 1.0) * (1 + keras.ops.cos(np.pi * passed)) / 2
+
+    def get_config(self) -> dict[str, Any]:
+        """The settings."""
+        return dataclasses.asdict(self.how)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> _Rate:
+        """The inverse of `get_config`."""
+        return cls(Training(**config))
 
 
 class _Clock(keras.callbacks.Callback):

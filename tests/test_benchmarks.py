@@ -76,7 +76,7 @@ def test_rows_curve_and_resuming(papers: Any, tmp_path: Path, capsys: Any) -> No
 
 def test_an_unknown_experiment_is_named(papers: Any, capsys: Any) -> None:
     assert papers.main(["--experiment", "dns-lenet6"]) == 2
-    assert "dns-lenet5, dns-lenet300" in capsys.readouterr().err
+    assert "dns-lenet5, dns-lenet5-sparser, dns-lenet300" in capsys.readouterr().err
 
 
 def test_batches_hold_shifted_and_mirrored_images(papers: Any) -> None:

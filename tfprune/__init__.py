@@ -19,6 +19,8 @@ from tfprune.methods import (
     FrequencySchedule,
     Magnitude,
     NetworkSurgery,
+    SensitivityDriven,
+    SensitivitySchedule,
     SurgerySchedule,
 )
 from tfprune.report import report
@@ -37,6 +39,9 @@ __all__ = [
     "Pruner",
     "PruningCallback",
     "PruningSchedule",
+    "SensitivityDriven",
+    "SensitivityMaps",
+    "SensitivitySchedule",
     "SurgerySchedule",
     "WeightSpec",
     "__version__",
@@ -53,6 +58,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "SensitivityMaps":
+        from tfprune.report.sensitivity_maps import SensitivityMaps
+
+        return SensitivityMaps
     if name == "export_tflite":
         from tfprune.export import export_tflite
 

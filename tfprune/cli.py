@@ -257,7 +257,7 @@ def _prune_options(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, help="the .keras file to write")
     add(
         "--method",
-        choices=("surgery", "frequency", "magnitude"),
+        choices=("surgery", "frequency", "sensitivity", "magnitude"),
         default="surgery",
         help="how to prune",
     )

@@ -74,7 +74,8 @@ class LayerTensors:
     """One layer as a method sees it at a mask update; every dict has one entry per pruned weight.
 
     `latents` are the tensors that the masks multiply (the weight itself, its DCT coefficients, its
-    strengths), `masks` boolean tensors of their shapes, `state` the method's own extra state.
+    strengths), `masks` boolean tensors of their shapes, `state` the method's own extra state,
+    `progress` a scalar, 0 at the schedule's first step and 1 at its last.
     """
 
     name: str
@@ -82,6 +83,7 @@ class LayerTensors:
     latents: dict[str, Tensor]
     masks: dict[str, Tensor]
     state: dict[str, Tensor]
+    progress: Tensor = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,18 +100,20 @@ class Method:
 
     Class attributes:
         masked: which latent tensor of `encode` the mask multiplies.
-        signals: what the host must measure during training, by name; a host refuses a method whose
-            signals it does not serve.
+        signals: what the host must measure in each training step (`tfprune.signals`); a host
+            refuses a method whose signals it does not serve.
         prune_biases: whether biases get a mask too; a field of that name makes it a setting.
         scope: "global" where a target holds for all layers together; else "layer".
         needs_uses: whether the method must know how often each weight is multiplied (`uses`).
+        needs_validation: whether masks are updated by the validation loss, after each epoch.
     """
 
     masked: ClassVar[str] = "latent"
-    signals: ClassVar[tuple[str, ...]] = ()
+    signals: ClassVar[Any] = ()
     prune_biases = False
     scope = "layer"
     needs_uses = False
+    needs_validation = False
 
     def default_schedule(self) -> Any:
         """The schedule used where the user gives none."""
@@ -239,6 +243,32 @@ class Method:
             )
             for layer, sparsity, flag in zip(layers, sparsities, due, strict=True)
         ]
+
+    def after_step(
+        self, latent: Tensor, mask: Tensor, signal: Tensor, progress: Tensor, spec: WeightSpec
+    ) -> Tensor:
+        """The masked latent tensor after the optimizer's own step, where `signals` are measured.
+
+        Args:
+            latent: as the optimizer left it.
+            mask: boolean, of its shape.
+            signal: what `signals` asked for, of its shape.
+            progress: scalar, 0 at the schedule's first step, 1 at its last, and outside [0, 1]
+                before and after.
+            spec: of the weight.
+        """
+        return latent
+
+    def update_on_validation(
+        self, layers: Sequence[LayerTensors], loss_of: Callable[[list[dict[str, Any]]], float]
+    ) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        """New masks and states after an epoch, where `needs_validation`.
+
+        Args:
+            layers: all layers that share this method.
+            loss_of: the validation loss with other masks, given as one dict per layer.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define `update_on_validation`.")
 
     def get_config(self) -> dict[str, Any]:
         """The settings, JSON-able."""

@@ -75,8 +75,11 @@ class PruningSchedule(_Base):
         """Whether every step is settled, so that the schedule can be called."""
         return None not in (self.begin_step, self.end_step, self.frequency)
 
-    def plan(self: S, total_steps: int) -> S:
-        """The same schedule with what was left out placed in a training of `total_steps` steps."""
+    def plan(self: S, total_steps: int, epoch_steps: int | None = None) -> S:
+        """The same schedule with what was left out placed in a training of `total_steps` steps.
+
+        `epoch_steps`, where it is known, is for schedules that go by epochs.
+        """
         if self.planned:
             return self
         last = max(check_step("total_steps", total_steps, 1) - 1, 0)

@@ -3,11 +3,14 @@
 from tfprune.methods.frequency_domain import FrequencyDomain, FrequencySchedule
 from tfprune.methods.magnitude import Magnitude
 from tfprune.methods.network_surgery import NetworkSurgery, SurgerySchedule
+from tfprune.methods.sensitivity_driven import SensitivityDriven, SensitivitySchedule
 
 __all__ = [
     "FrequencyDomain",
     "FrequencySchedule",
     "Magnitude",
     "NetworkSurgery",
+    "SensitivityDriven",
+    "SensitivitySchedule",
     "SurgerySchedule",
 ]

@@ -44,10 +44,10 @@ def picture(layer: keras.Layer) -> Picture | None:
         return None
     matrix = kernel.reshape(-1, kernel.shape[-1])
     counts, limit = _histogram(kernel.reshape(-1))
-    return Picture(_shrink(matrix != 0), counts, limit)
+    return Picture(shrink(matrix != 0), counts, limit)
 
 
-def _shrink(kept: np.ndarray) -> np.ndarray:
+def shrink(kept: np.ndarray) -> np.ndarray:
     """Mean over blocks, so that at most SIDE rows and columns are left."""
     out = kept.astype(np.float32)
     for axis in (0, 1):

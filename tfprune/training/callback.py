@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from tfprune.checks import check_step
-from tfprune.training import _keras
+from tfprune.training import _keras, sensitivity
 from tfprune.training.host import pruned_layers
 from tfprune.training.layers import STATE
 from tfprune.training.pruner import Pruner
@@ -26,16 +27,26 @@ class PruningCallback(keras.callbacks.Callback):
     Args:
         per_layer: log every layer's sparsity too.
         total_steps: optimizer steps planned; None: those of the epochs that `fit` is to run.
+        validation_data: for methods that go by the validation loss: what `model.evaluate` takes, a
+            pair (x, y) or a data set; evaluated after each epoch.
 
     Raises (when training starts):
-        ValueError: if the model has no pruned layer, or there is a second PruningCallback.
+        ValueError: if the model has no pruned layer, there is a second PruningCallback, or a method
+            needs `validation_data`.
 
     Warns: at the start if a schedule can never fire in the steps planned; at the end if nothing was
         pruned or a target was missed.
     """
 
-    def __init__(self, per_layer: bool = True, total_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        per_layer: bool = True,
+        total_steps: int | None = None,
+        validation_data: Any = None,
+    ) -> None:
         super().__init__()
+        self.validation_data = validation_data
+        self._undo: Callable[[], None] | None = None
         if total_steps is not None:
             total_steps = check_step("total_steps", total_steps, 1)
         self.per_layer, self.total_steps = per_layer, total_steps
@@ -53,6 +64,19 @@ class PruningCallback(keras.callbacks.Callback):
         self.pruner = Pruner(self.model, self.total_steps, getattr(self.model, "optimizer", None))
         self._first_epoch: int | None = None
         self._batches = 0
+        if self.pruner.needs_validation and self.validation_data is None:
+            raise ValueError(
+                "The method chooses masks by the validation loss: give "
+                "`PruningCallback(validation_data=(x, y))`."
+            )
+        self._serve()
+
+    def _serve(self) -> None:
+        """Measure in each training step what methods ask for."""
+        assert self.pruner is not None
+        if self._undo is None and any(state.method.signals for state in self.pruner.states):
+            self._undo = sensitivity.serve(self.model, self.pruner.states)
+            self.pruner.measured = True
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Plan for the epochs that are left, where the number of their batches is known."""
@@ -64,6 +88,9 @@ class PruningCallback(keras.callbacks.Callback):
     def _expect(self, batches: int | None, epoch: int) -> None:
         assert self.pruner is not None
         left = self.params.get("epochs", 1) - epoch
+        if batches is not None and self.pruner.epoch_steps is None:
+            accumulated = _keras.accumulation(getattr(self.model, "optimizer", None))
+            self.pruner.epoch_steps = max(batches // accumulated, 1)
         if self.pruner.total_steps is None and batches is not None and left > 0:
             accumulated = _keras.accumulation(getattr(self.model, "optimizer", None))
             self.pruner.total_steps = max(batches * left // accumulated, 1)
@@ -85,17 +112,27 @@ class PruningCallback(keras.callbacks.Callback):
         assert self.pruner is not None
         self._expect(self._batches, epoch + 1)
         _keras.sync(self.model)
+        if self.pruner.needs_validation:
+            self.pruner.end_epoch(self._validation_loss)
         self.pruner.record()
         if logs is not None:
             for path, value in self.pruner.sparsities().items():
                 if self.per_layer or not path:
                     logs[f"sparsity/{path}" if path else "sparsity"] = value
 
+    def _validation_loss(self) -> float:
+        data = self.validation_data
+        pair = data if isinstance(data, tuple) else (data,)
+        return float(self.model.evaluate(*pair, verbose=0, return_dict=True)["loss"])
+
     def on_train_end(self, logs: Any = None) -> None:
         """Catch up with what was due since the last batch began."""
         assert self.pruner is not None
         _keras.sync(self.model)
         self.pruner.catch_up()
+        if self._undo is not None:
+            self._undo()
+            self._undo = None
         if not self.concluded_by_fit:
             self.conclude()
 

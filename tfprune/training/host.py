@@ -11,6 +11,7 @@ from keras import ops
 from tfprune.compat.tfmot import is_legacy_keras_model
 from tfprune.method import Method
 from tfprune.schedules import check_schedule
+from tfprune.signals import OutputSensitivity
 from tfprune.training import _keras, saving, select
 from tfprune.training.copying import copy_model, unwrap
 from tfprune.training.layers import (
@@ -25,7 +26,7 @@ from tfprune.training.parametrize import parametrize, share_in_loops, unparametr
 from tfprune.training.specs import Facts, adapted_specs, facts_of, weight_specs, with_uses
 from tfprune.training.state import PruneState
 
-SIGNALS: tuple[str, ...] = ()  # what the hosts can measure for methods that ask for it
+SIGNALS = (OutputSensitivity,)  # what the hosts can measure for methods that ask for it
 
 
 def pruned_layers(model: keras.Layer) -> list[tuple[str, keras.Layer]]:
@@ -155,10 +156,15 @@ def _checked_facts(model: keras.Model, plans: list[tuple[str, Any, Any, Any]]) -
 
 
 def _check_served(method: Method) -> None:
-    missing = [signal for signal in method.signals if signal not in SIGNALS]
+    missing = [signal for signal in method.signals if not isinstance(signal, SIGNALS)]
     if missing:
         raise ValueError(
             f"{type(method).__name__} needs signals that this host does not serve: {missing}."
+        )
+    if method.signals and keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"{type(method).__name__} needs Keras on TensorFlow, whose tapes measure its signals. "
+            f"Received: the backend {keras.backend.backend()!r}."
         )
 
 

@@ -15,6 +15,7 @@ from tfprune.training import _keras
 from tfprune.training.host import pruned_layers
 from tfprune.training.layers import STATE
 from tfprune.training.state import PruneState
+from tfprune.training.validation import update_by_validation
 
 Tensor = Any
 
@@ -57,6 +58,8 @@ class Pruner:
         for state in self.states:
             state.attended = True
         self.updates = 0
+        self.epoch_steps: int | None = None
+        self.measured = False
         self._calls = 0
         self._offset = 0
         self._previous: int | None = None
@@ -84,7 +87,8 @@ class Pruner:
         if not any(due):
             return
         wanted = [_sparsity(schedule, step) for schedule in schedules]
-        arrays = np.array(due), np.array(wanted, "float32"), np.int32(step)
+        progress = [_progress(schedule, step) for schedule in schedules]
+        arrays = np.array(due), np.array([wanted, progress], "float32"), np.int32(step)
         finite = self._update(*map(ops.convert_to_tensor, arrays))
         self._check_finite(ops.convert_to_numpy(finite), step)
         self.updates += 1
@@ -126,7 +130,7 @@ class Pruner:
                 "steps must be known: give `total_steps`, or `begin_step`, `end_step` and "
                 "`frequency` of the schedule."
             )
-        return schedule.plan(step + self.total_steps)
+        return schedule.plan(step + self.total_steps, self.epoch_steps)
 
     def _step(self) -> int:
         iterations = self._calls
@@ -154,12 +158,13 @@ class Pruner:
         if self._previous is not None:
             self._keep("last_step", self._previous)
 
-    def _update_masks(self, due: Tensor, wanted: Tensor, step: Tensor) -> Tensor:
+    def _update_masks(self, due: Tensor, plans: Tensor, step: Tensor) -> Tensor:
         finite = []
+        wanted, progress = plans[0], plans[1]
         self._keep("last_step", step)
         for numbers in self._groups():
             states = [self.states[number] for number in numbers]
-            layers = [state.tensors() for state in states]
+            layers = [self.states[n].tensors(progress[n]) for n in numbers]
             good = [_finite(layer.latents.values()) for layer in layers]
             flags = [ops.logical_and(due[n], ops.all(ops.stack(good))) for n in numbers]
             sparsities = [wanted[number] for number in numbers]
@@ -198,6 +203,50 @@ class Pruner:
         total = sum(size * s for size, s in zip(sizes, each, strict=True)) / max(sum(sizes), 1)
         paths = [state.path_in_model for state in self.states]
         return {"": total, **dict(zip(paths, each, strict=True))}
+
+    @property
+    def needs_validation(self) -> bool:
+        """Whether a method updates its masks by the validation loss."""
+        return any(state.method.needs_validation for state in self.states)
+
+    def measure(self, tape: Any, outputs: Any, targets: Any = None) -> Any:
+        """In a loop of your own: what methods ask to be measured, from the step's forward pass.
+
+        Args:
+            tape: a persistent `tf.GradientTape` that watched the forward pass, closed.
+            outputs: what the model returned in it.
+            targets: the true classes, where a method asks for "specific" sensitivity.
+
+        Returns:
+            What `after_step` takes, after the optimizer's step.
+        """
+        from tfprune.training import sensitivity
+
+        self.measured = True
+        return sensitivity.measure(self.states, tape, outputs, targets, self._iterations())
+
+    def after_step(self, signals: Any) -> None:
+        """Let methods change their latent weights by what `measure` found."""
+        from tfprune.training import sensitivity
+
+        sensitivity.after_step(self.states, signals, self._iterations())
+
+    def _iterations(self) -> Any:
+        return self._calls if self.optimizer is None else self.optimizer.iterations.value
+
+    def end_epoch(self, validation_loss: Any) -> None:
+        """Let methods that go by the validation loss update their masks.
+
+        Args:
+            validation_loss: a function without arguments that evaluates the model as it is.
+        """
+        for numbers in self._groups():
+            states = [self.states[number] for number in numbers]
+            end = getattr(states[0].planned, "end_step", None)
+            going_on = end is None or (self._previous or 0) <= end
+            if states[0].method.needs_validation and going_on:
+                update_by_validation(states, validation_loss)
+                self.updates += 1
 
     def finish(self) -> None:
         """End of training: catch up with what was due, and warn if a target was missed."""
@@ -247,6 +296,12 @@ class Pruner:
                     f"Target missed: {path} has sparsity {value:.4f} instead of {target:.4f} after "
                     f"step {self._previous}; its schedule is {schedule}."
                 )
+        if any(state.method.signals for state in self.states) and not self.measured:
+            messages.append(
+                "What the method needs was never measured in training. In `fit`, give the model "
+                "that is trained a PruningCallback; in a loop of your own, call `pruner.measure` "
+                "and `pruner.after_step`."
+            )
         gone = [state.path_in_model for state in self.states if state.sparsity() == 1]
         if gone:
             messages.append(
@@ -287,6 +342,10 @@ def _sparsity(schedule: Any, step: int) -> float:
     if isinstance(schedule, PruningSchedule):
         return schedule.sparsity(step)
     return check_sparsity("the schedule's sparsity", float(schedule(step)[1]))
+
+
+def _progress(schedule: Any, step: int) -> float:
+    return schedule.progress(step) if isinstance(schedule, PruningSchedule) else 1.0
 
 
 def _finite(tensors: Any) -> Tensor:

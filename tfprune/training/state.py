@@ -91,7 +91,8 @@ class PruneState(keras.layers.Layer):
         assert layer is not None
         return layer
 
-    def _masked_variable(self, name: str) -> keras.Variable:
+    def masked_variable(self, name: str) -> keras.Variable:
+        """The variable that the mask of a weight multiplies."""
         key = self.method.masked
         return (
             variable_of(self.owner(), name) if key == self._slots[name] else self.extras[name][key]
@@ -101,13 +102,13 @@ class PruneState(keras.layers.Layer):
         """Let Keras add the method's penalty to the losses, beside the layer's own regularizers."""
         if type(self.method).penalty is not Method.penalty:
             for name, spec in self.specs.items():
-                variable = self._masked_variable(name)
+                variable = self.masked_variable(name)
                 variable.regularizer = _Penalty(self.method, spec, variable.regularizer)
 
     def remove_penalties(self) -> None:
         """Undo `add_penalties`."""
         for name in self.specs:
-            variable = self._masked_variable(name)
+            variable = self.masked_variable(name)
             if isinstance(variable.regularizer, _Penalty):
                 variable.regularizer = variable.regularizer.inner
 
@@ -150,14 +151,15 @@ class PruneState(keras.layers.Layer):
         tensors[key] = ops.where(self.masks[name].value, tensors[key], 0)
         return ops.convert_to_numpy(self.method.stored(tensors, self.specs[name]))
 
-    def tensors(self) -> LayerTensors:
-        """This layer as its method sees it."""
+    def tensors(self, progress: Any = 1.0) -> LayerTensors:
+        """This layer as its method sees it, at a progress of its schedule in [0, 1]."""
         return LayerTensors(
             self.path_in_model,
             self.specs,
             {name: self.latents(name)[self.method.masked] for name in self.specs},
             {name: mask.value for name, mask in self.masks.items()},
             {key: scalar.value for key, scalar in self.scalars.items()},
+            progress,
         )
 
     def mask_arrays(self) -> dict[str, np.ndarray]:
@@ -169,6 +171,18 @@ class PruneState(keras.layers.Layer):
         total = sum(int(np.prod(mask.shape)) for mask in self.masks.values())
         kept = sum(int(ops.sum(ops.cast(mask.value, "int32"))) for mask in self.masks.values())
         return 1 - kept / total if total else 0.0
+
+    def progress(self, iterations: Any) -> Tensor:
+        """The schedule's progress at a number of optimizer steps, a float32 scalar.
+
+        0 at its first step, 1 at its last, outside [0, 1] before and after; 0 without a plan.
+        """
+        offset, begin, end = (
+            ops.cast(self.counters[key].value, "float32")
+            for key in ("offset", "begin_step", "end_step")
+        )
+        passed = ops.cast(iterations, "float32") + offset - begin
+        return ops.where(end < 0, 0.0, passed / ops.maximum(end - begin, 1.0))
 
     def count(self, key: str) -> int:
         """The value of a counter."""

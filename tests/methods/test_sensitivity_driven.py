@@ -1,0 +1,356 @@
+"""SensitivityDriven: S against automatic differentiation per weight, the update, the thresholds."""
+
+from __future__ import annotations
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from surgery import mask_of, states
+
+import tfprune
+from tfprune.training import sensitivity
+
+L = keras.layers
+to_numpy = keras.ops.convert_to_numpy
+KINDS = {
+    "dense": ((5,), lambda: [L.Dense(6, activation="relu")]),
+    "conv": ((5, 5, 2), lambda: [L.Conv2D(4, 3, activation="tanh"), L.Flatten()]),
+    "lstm": ((4, 3), lambda: [L.LSTM(5)]),
+    "gru": ((4, 3), lambda: [L.GRU(5, return_sequences=True), L.GRU(4)]),
+}
+FIXED = {"lam": 0.01, "threshold": 0.0}
+
+
+def build(kind="dense", activation="softmax", optimizer=None):
+    keras.utils.set_random_seed(1)
+    shape, inner = KINDS[kind]
+    model = keras.Sequential([keras.Input(shape), *inner(), L.Dense(3, activation=activation)])
+    model.compile(optimizer or keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+    return model
+
+
+def data(kind="dense", size=12):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(size, *KINDS[kind][0])).astype("float32")
+    return x, rng.integers(0, 3, size)
+
+
+def by_automatic_differentiation(model, x, y, kind="unspecific", per_sample=False):
+    """Weight path -> S, from Jacobians of the logits of a twin without softmax."""
+    twin = keras.models.clone_model(model)
+    twin.layers[-1].activation = keras.activations.linear
+    twin.set_weights(model.get_weights())
+    variables = twin.trainable_variables
+    with tf.GradientTape(persistent=True) as tape:
+        logits = twin(x, training=True)
+    jacobians = [tape.jacobian(logits, v.value).numpy() for v in variables]
+    found = []
+    for jacobian in jacobians:
+        if kind == "specific":
+            chosen = [jacobian[np.arange(len(y)), y]]
+        else:
+            chosen = [jacobian[:, k] for k in range(jacobian.shape[1])]
+        total = 0.0
+        for one in chosen:
+            total = total + (np.abs(one).mean(0) if per_sample else np.abs(one.mean(0)))
+        found.append(total / len(chosen))
+    return found
+
+
+@pytest.fixture
+def heard(monkeypatch):
+    """What the methods were handed in the last step, in the order of the weights."""
+    seen = {}
+    original = sensitivity.after_step
+
+    def spy(listening, signals, step):
+        for state in listening:
+            for name in state.specs:
+                key = (state.path_in_model, name)
+                tf.py_function(
+                    lambda v, key=key: seen.__setitem__(key, v.numpy()),
+                    [signals[id(state), name]],
+                    [],
+                )
+        original(listening, signals, step)
+
+    monkeypatch.setattr(sensitivity, "after_step", spy)
+    return seen
+
+
+def one_epoch(model, x, y, **options):
+    return model.fit(
+        x, y, options.pop("batch_size", len(x)), options.pop("epochs", 1), verbose=0,
+        shuffle=False, callbacks=[tfprune.PruningCallback()], **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("which", ["unspecific", "specific"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_sensitivity_of_every_weight(kind, which, per_sample, heard):
+    x, y = data(kind)
+    model = build(kind)
+    method = tfprune.SensitivityDriven(kind=which, classes=None, per_sample=per_sample, **FIXED)
+    one_epoch(tfprune.prune(model, method), x, y)
+    expected = by_automatic_differentiation(model, x, y, which, per_sample)
+    values = [v for _, v in heard.items()]
+    by_shape = sorted(values, key=lambda v: (v.shape, float(v.sum())))
+    wanted = sorted(expected, key=lambda v: (v.shape, float(v.sum())))
+    assert len(by_shape) == len(wanted)
+    for found, true in zip(by_shape, wanted, strict=True):
+        np.testing.assert_allclose(found, true, rtol=2e-4, atol=2e-6)
+
+
+def test_the_update_after_a_step_of_any_optimizer(heard):
+    x, y = data()
+    for make in (
+        lambda: keras.optimizers.SGD(0.1, momentum=0.9),
+        lambda: keras.optimizers.Adam(0.01),
+        lambda: keras.optimizers.AdamW(0.01),
+    ):
+        plain = build(optimizer=make())
+        pruned = tfprune.prune(plain, tfprune.SensitivityDriven(classes=None, **FIXED))
+        pruned.compile(make(), "sparse_categorical_crossentropy")
+        heard.clear()
+        one_epoch(pruned, x, y)
+        plain.fit(x, y, len(x), verbose=0, shuffle=False)
+        latents = [
+            to_numpy(state.latents(name)["latent"])
+            for state in states(pruned).values()
+            for name in state.specs
+        ]
+        for value, signal, dense in zip(latents, heard.values(), plain.get_weights(), strict=True):
+            expected = dense * (1 - 0.01 * np.maximum(1 - signal, 0))
+            np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_drawn_outputs_estimate_all_of_them_without_bias():
+    x, y = data()
+    model = build(activation="linear")
+    expected = by_automatic_differentiation(model, x, y)
+    pruned = tfprune.prune(model, tfprune.SensitivityDriven(classes=1))
+    listening = list(states(pruned).values())
+    with tf.GradientTape(persistent=True) as tape:
+        outputs = pruned(x, training=True)
+    total = [0.0] * len(expected)
+    for step in range(300):
+        found = sensitivity.measure(listening, tape, outputs, None, step).values()
+        total = [a + to_numpy(b) / 300 for a, b in zip(total, found, strict=True)]
+    for mean, true in zip(total, expected, strict=True):
+        assert np.abs(mean - true).max() < 0.2 * true.max()
+
+
+def test_every_second_step_shrinks_twice_as_much(heard):
+    x, y = data()
+    model = build()
+    before = model.get_weights()[0]
+    method = tfprune.SensitivityDriven(classes=None, every=2, **FIXED)
+    pruned = tfprune.prune(model, method)
+    one_epoch(pruned, x, y, epochs=1)
+    np.testing.assert_array_equal(pruned.get_weights()[0], before)
+    one_epoch(pruned, x, y, epochs=1)
+    shrunk = before * (1 - 0.02 * np.maximum(1 - next(iter(heard.values())), 0))
+    np.testing.assert_allclose(pruned.get_weights()[0], shrunk, rtol=1e-5)
+
+
+def test_zeros_stay_zero_and_thresholds_fall_after_each_epoch():
+    x, y = data(size=40)
+    model = build(optimizer=keras.optimizers.SGD(0.05))
+    pruned = tfprune.prune(model, tfprune.SensitivityDriven(lam=0.02, threshold=0.05))
+    history = one_epoch(pruned, x, y, batch_size=8, epochs=8).history["sparsity"]
+    assert history[0] == 0 and history[-1] > 0.02
+    assert all(a <= b for a, b in itertools.pairwise(history))
+    state = states(pruned)["dense"]
+    alive = np.abs(to_numpy(state.latents("kernel")["latent"]))[mask_of(state)["kernel"]]
+    assert alive.min() > 0.03
+
+
+def test_sensitive_weights_are_spared():
+    """Two inputs; the outputs hang on the first alone: the weights of the other go."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((2,)), L.Dense(3, use_bias=False)])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.set_weights([np.full((2, 3), 0.5, "float32")])
+    x = np.array([[2.0, 1e-4]] * 8, "float32")
+    pruned = tfprune.prune(model, tfprune.SensitivityDriven(lam=0.1, threshold=0.3, classes=None))
+    one_epoch(pruned, x, np.zeros((8, 3), "float32"), batch_size=4, epochs=4)
+    kernel = tfprune.strip(pruned).get_weights()[0]
+    assert np.all(kernel[1] == 0)
+    np.testing.assert_allclose(kernel[0], 0.5 * (1 - 0.1 * (1 - 2 / 3)) ** 6, rtol=1e-3)
+
+
+def test_target_sparsity_is_reached():
+    x, y = data(size=40)
+    pruned = tfprune.prune(build(), tfprune.SensitivityDriven(target_sparsity=0.7))
+    one_epoch(pruned, x, y, batch_size=8, epochs=6)
+    assert all(abs(s.sparsity() - 0.7) < 0.03 for s in states(pruned).values())
+
+
+def test_a_tolerance_finds_the_largest_threshold():
+    x, y = data(size=60)
+    model = build(optimizer=keras.optimizers.SGD(0.05))
+    model.fit(x, y, 10, 10, verbose=0)
+    found = []
+    for tolerance in (0.0, 0.5):
+        method = tfprune.SensitivityDriven(lam=0.0, tolerance=tolerance, patience=1)
+        pruned = tfprune.prune(model, method)
+        pruned.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+        callback = tfprune.PruningCallback(validation_data=(x, y))
+        before = model.evaluate(x, y, verbose=0)
+        pruned.fit(x, y, 20, 4, verbose=0, callbacks=[callback])
+        assert pruned.evaluate(x, y, verbose=0) <= (1 + tolerance) * before * 1.02
+        found.append(next(iter(states(pruned).values())).sparsity())
+    assert found[1] > found[0] and found[1] > 0.1
+    with pytest.raises(ValueError, match="validation_data"):
+        one_epoch(tfprune.prune(model, tfprune.SensitivityDriven(tolerance=0.1)), x, y)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"jit_compile": True},
+        {"steps_per_execution": 3},
+        {"run_eagerly": True},
+        {"metrics": ["accuracy"]},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_fit_modes(options):
+    x, y = data(size=48)
+    runs = []
+    for extra in ({}, options):
+        method = tfprune.SensitivityDriven(lam=0.01, threshold=0.0, classes=None)
+        pruned = tfprune.prune(build(), method)
+        optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
+        pruned.compile(optimizer, "sparse_categorical_crossentropy", **extra)
+        one_epoch(pruned, x, y, batch_size=8, epochs=2)
+        runs.append(pruned.get_weights())
+    for one, other in zip(*runs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=5e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_two_devices_do_what_one_does(every):
+    x, y = data(size=32)
+    found = []
+    for devices in (None, ["CPU:0", "CPU:1"]):
+        if devices:
+            reduction = tf.distribute.ReductionToOneDevice()
+            strategy = tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)
+        else:
+            strategy = tf.distribute.get_strategy()
+        with strategy.scope():
+            method = tfprune.SensitivityDriven(lam=0.05, threshold=0.05, classes=None, every=every)
+            pruned = tfprune.prune(build(), method)
+            pruned.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+        one_epoch(pruned, x, y, batch_size=8, epochs=3)
+        found.append(pruned.get_weights())
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_mixed_precision():
+    x, y = data()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        pruned = tfprune.prune(build(), tfprune.SensitivityDriven(lam=0.01, threshold=0.2))
+        one_epoch(pruned, x, y, batch_size=4, epochs=3)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert any(state.sparsity() > 0 for state in states(pruned).values())
+    assert all(np.isfinite(w).all() for w in pruned.get_weights())
+
+
+def test_a_loop_of_ones_own_does_what_fit_does():
+    x, y = data(size=24)
+    method = tfprune.SensitivityDriven(classes=None, kind="specific", **FIXED)
+    schedule = tfprune.SensitivitySchedule(begin_step=0, end_step=5, frequency=1)
+    fitted = tfprune.prune(build(), method, schedule)
+    fitted.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+    one_epoch(fitted, x, y, batch_size=8, epochs=2)
+
+    model = tfprune.prune(build(), method, schedule)
+    optimizer = keras.optimizers.SGD(0.1)
+    optimizer.build(model.trainable_variables)
+    loss_of = keras.losses.SparseCategoricalCrossentropy()
+    pruner = tfprune.Pruner(model, total_steps=6, optimizer=optimizer)
+    for start in (0, 8, 16) * 2:
+        images, labels = x[start : start + 8], y[start : start + 8]
+        pruner.update()
+        with tf.GradientTape(persistent=True) as tape:
+            outputs = model(images, training=True)
+            loss = loss_of(labels, outputs)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        signals = pruner.measure(tape, outputs, labels)
+        optimizer.apply(gradients, model.trainable_variables)
+        pruner.after_step(signals)
+    pruner.finish()
+    for one, other in zip(model.get_weights(), fitted.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_loop_that_never_measures_is_told():
+    model = tfprune.prune(
+        build(), tfprune.SensitivityDriven(), tfprune.SensitivitySchedule(0, 1, 1)
+    )
+    pruner = tfprune.Pruner(model, total_steps=2)
+    pruner.update()
+    pruner.update()
+    with pytest.warns(UserWarning, match="never measured"):
+        pruner.finish()
+
+
+def test_a_wrapped_layer_in_a_plain_model_is_served(heard):
+    keras.utils.set_random_seed(0)
+    wrapped = tfprune.layers.SensitivityDrivenPruned(
+        L.Dense(4), tfprune.SensitivityDriven(lam=0.1, threshold=0.0), name="w"
+    )
+    model = keras.Sequential([keras.Input((5,)), wrapped, L.Dense(3, activation="softmax")])
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+    before = wrapped.layer.get_weights()[0]
+    one_epoch(model, *data())
+    after = to_numpy(wrapped.layer._kernel.value)
+    assert set(heard) == {("w", "kernel"), ("w", "bias")}
+    assert np.all(np.abs(after) < np.abs(before))
+    assert "train_step" not in vars(model) and "call" not in vars(model)
+
+
+def test_lam_follows_its_points_and_ends_with_the_schedule():
+    method = tfprune.SensitivityDriven(lam=[(0.25, 0.0), (0.5, 0.4), (1.0, 0.2)])
+    ones, zeros = keras.ops.ones((1,)), keras.ops.zeros((1,))
+    progress = (-0.1, 0.0, 0.375, 0.5, 0.75, 1.0, 1.1)
+    kept = [float(method.after_step(ones, ones > 0, zeros, p, None)[0]) for p in progress]
+    np.testing.assert_allclose(kept, [1, 1, 0.8, 0.6, 0.7, 0.8, 1], rtol=1e-6)
+    config = keras.saving.serialize_keras_object(method)
+    assert keras.saving.deserialize_keras_object(config) == method
+
+
+def test_a_growing_threshold_prunes_more_and_more_and_then_stays():
+    x, y = data(size=40)
+    method = tfprune.SensitivityDriven(lam=0.0, threshold=[(0.0, 0.0), (1.0, 0.3)])
+    pruned = tfprune.prune(build(), method, tfprune.SensitivitySchedule(end_fraction=0.5))
+    history = one_epoch(pruned, x, y, batch_size=8, epochs=8).history["sparsity"]
+    assert history[0] < history[2] < history[4] == history[7]
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"lam": -1.0}, ValueError, "lam"),
+        ({"lam": [(0.5, 1.0), (0.5, 2.0)]}, ValueError, "rise"),
+        ({"threshold": [(0, 0.1), (5, 0.2)]}, ValueError, r"in \[0, 1\]"),
+        ({"kind": "both"}, ValueError, "unspecific, specific"),
+        ({"threshold": 0.1, "tolerance": 0.1}, ValueError, "at most one"),
+        ({"patience": 0}, ValueError, "patience"),
+        ({"every": 0}, ValueError, "every"),
+        ({"classes": 0}, ValueError, "classes"),
+        ({"per_sample": 1}, TypeError, "per_sample"),
+    ],
+)
+def test_settings_are_checked(settings, error, words):
+    with pytest.raises(error, match=words):
+        tfprune.SensitivityDriven(**settings)
