@@ -162,6 +162,11 @@ def _sensitivity_lenet300(name: str, title: str, method: Any, paper: dict) -> Ex
     )
 
 
+def _stages(method: tfprune.Method) -> Callable[[float], Any]:
+    """A method for the convolutions between stem and head; there is no curve."""
+    return lambda offset: {"stage": method}
+
+
 def _chargru(optimizer: str, rate: float, lam: float, largest: float) -> Experiment:
     """Dense for 20 epochs; 28 epochs with lam and a growing T, then 12 of fine-tuning."""
     epoch = 245
@@ -181,7 +186,9 @@ def _chargru(optimizer: str, rate: float, lam: float, largest: float) -> Experim
     )
 
 
-def _resnet20(name: str, title: str, paper: dict, **settings: Any) -> Experiment:
+def _resnet20(
+    name: str, title: str, paper: dict, method: Any = None, **settings: Any
+) -> Experiment:
     return Experiment(
         name=name,
         title=title,
@@ -190,9 +197,9 @@ def _resnet20(name: str, title: str, paper: dict, **settings: Any) -> Experiment
         decay=5e-4,
         dense=_RESNET20_DENSE,
         pruning=_RESNET20_PRUNING,
-        method=_compression(target_compression=5.45, **settings),
+        method=method or _compression(target_compression=5.45, **settings),
         schedule=None,
-        offsets=(-1.5, 0.0, 3.0),
+        offsets=(0.0,) if method else (-1.5, 0.0, 3.0),
         paper=paper,
     )
 
@@ -270,6 +277,16 @@ EXPERIMENTS = {
             method=_sensitivity(lam=4e-4, largest=0.1),
             paper={"dense_error": 1.44, "test_error": 1.65, "compression": 27.87},
         ),
+        _lenet5(
+            name="sensitivity-lenet5",
+            title="Sensitivity-driven regularisation, LeNet-5, MNIST",
+            method=_sensitivity(lam=3e-4, largest=0.065, every=5),
+            pruning=Training(steps=9600, batch=100, rate=0.05, shift=1, hold=6000),
+            schedule=tfprune.SensitivitySchedule(begin_step=0, end_step=6000, frequency=600),
+            offsets=(-0.5, 0.0, 0.5),
+            paper={"dense_error": 0.68, "test_error": 0.8, "compression": 51.07},
+            pruning_decay=0.0,
+        ),
         _chargru("SGD", rate=1.0, lam=3e-4, largest=0.1),
         _chargru("Adam", rate=2e-3, lam=3e-4, largest=0.1),
         _chargru("AdamW", rate=2e-3, lam=3e-4, largest=0.1),
@@ -289,6 +306,24 @@ EXPERIMENTS = {
             title="The same, whole frequencies of a layer",
             paper={},
             granularity="frequency",
+        ),
+        _resnet20(
+            name="dns-resnet20",
+            title="Dynamic network surgery on the same net, the same sparsity in each layer",
+            paper={},
+            method=_stages(tfprune.NetworkSurgery(target_sparsity=1 - 1 / 5.45)),
+        ),
+        _resnet20(
+            name="sensitivity-resnet20",
+            title="Sensitivity-driven regularisation on the same net and sparsity",
+            paper={},
+            method=_stages(tfprune.SensitivityDriven(target_sparsity=1 - 1 / 5.45)),
+        ),
+        _resnet20(
+            name="magnitude-resnet20",
+            title="Magnitude pruning on the same net, one ranking for all layers",
+            paper={},
+            method=_stages(tfprune.Magnitude(target_sparsity=1 - 1 / 5.45, scope="global")),
         ),
     )
 }
