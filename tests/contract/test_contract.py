@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,28 +23,29 @@ from tfprune.training.pruner import Pruner
 to_numpy = keras.ops.convert_to_numpy
 TESTED = [cls for cls in methods() if cls.__module__.split(".")[0] in ("tfprune", "contract")]
 STRUCTURED = [tfprune.FrequencyDomain(granularity=name) for name in GRANULARITIES[1:]]
-TYPICAL = ("Dense", "Conv1D", "Conv2DGroups", "Conv3D", "Conv2DTranspose", "SeparableConv2D")
+TYPICAL = ("Dense", "Conv1D", "Conv2DGroups", "Conv3D", "Conv2DTranspose", "SeparableConv2D", "GRU")
+POLICIES = ("float32", "mixed_float16")
 
 
 def cases() -> Iterator[Any]:
-    """(method, kind): every method on every kind, structured settings on typical kinds or slowly.
+    """(method, kind, policy): every method on every kind, the rest on typical kinds or slowly.
 
-    A method comes with its settings where those are not the default ones.
+    The rest are mixed precision, and settings of a method that are not its default ones.
     """
-    for cls in TESTED:
-        for kind in KINDS:
-            yield pytest.param(cls, kind, id=f"{cls.__name__}-{kind}")
+    settings: list[tuple[str, Any, bool]] = [(cls.__name__, cls, True) for cls in TESTED]
     for method in STRUCTURED:
-        for kind in KINDS:
-            marks = () if kind in TYPICAL else (pytest.mark.slow,)
-            name = f"{type(method).__name__}-{method.granularity}-{kind}"
-            yield pytest.param(lambda method=method: method, kind, id=name, marks=marks)
+        name = f"{type(method).__name__}-{method.granularity}"
+        settings.append((name, lambda method=method: method, False))
+    for (name, build, default), kind, policy in itertools.product(settings, KINDS, POLICIES):
+        quick = kind in TYPICAL or (default and policy == "float32")
+        marks = () if quick else (pytest.mark.slow,)
+        yield pytest.param(build, kind, policy, id=f"{policy}-{name}-{kind}", marks=marks)
 
 
-@pytest.fixture(params=["float32", "mixed_float16"])
-def policy(request: pytest.FixtureRequest) -> Iterator[str]:
-    keras.config.set_dtype_policy(request.param)
-    yield request.param
+@pytest.fixture
+def dtype_policy(policy: str) -> Iterator[None]:
+    keras.config.set_dtype_policy(policy)
+    yield
     keras.config.set_dtype_policy("float32")
 
 
@@ -92,7 +94,8 @@ def train(model: keras.Model, x: Any, y: Any, steps: int = 3) -> Pruner:
     return pruner
 
 
-@pytest.mark.parametrize(("make_method", "kind"), list(cases()))
+@pytest.mark.parametrize(("make_method", "kind", "policy"), list(cases()))
+@pytest.mark.usefixtures("dtype_policy")
 def test_law(make_method: Any, kind: str, policy: str, tmp_path: Any) -> None:
     """All laws on one layer kind, in one build, since building is what takes the time."""
     method = make_method()
