@@ -9,9 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfprune.checks import check_sparsity, check_step
+from tfprune.checks import check_step
 from tfprune.schedules import PruningSchedule
-from tfprune.training import _keras
+from tfprune.training import _keras, timing
 from tfprune.training.host import pruned_layers
 from tfprune.training.layers import STATE
 from tfprune.training.state import PruneState
@@ -83,11 +83,11 @@ class Pruner:
         schedules = self.schedules(step)
         first = step if self._previous is None else min(self._previous + 1, step)
         self._previous = step
-        due = [_due(schedule, n, first, step) for n, schedule in enumerate(schedules)]
+        due = [timing.due(schedule, n, first, step) for n, schedule in enumerate(schedules)]
         if not any(due):
             return
-        wanted = [_sparsity(schedule, step) for schedule in schedules]
-        progress = [_progress(schedule, step) for schedule in schedules]
+        wanted = [timing.sparsity(schedule, step) for schedule in schedules]
+        progress = [timing.progress(schedule, step) for schedule in schedules]
         arrays = np.array(due), np.array([wanted, progress], "float32"), np.int32(step)
         finite = self._update(*map(ops.convert_to_tensor, arrays))
         self._check_finite(ops.convert_to_numpy(finite), step)
@@ -115,7 +115,7 @@ class Pruner:
             return
         last = step + self.total_steps - 1
         for state, schedule in zip(self.states, self._schedules, strict=True):
-            if not state.ended() and not _can_fire(schedule, step, last):
+            if not state.ended() and not timing.can_fire(schedule, step, last):
                 warnings.warn(
                     f"The schedule of layer '{state.path_in_model}' can never fire in the steps "
                     f"planned, {step} to {last}: {schedule}.",
@@ -323,29 +323,6 @@ class Pruner:
 def spec_size(mask: Any) -> int:
     """Number of entries of a variable."""
     return int(np.prod(mask.shape))
-
-
-def _can_fire(schedule: Any, first: int, last: int) -> bool:
-    if isinstance(schedule, PruningSchedule):
-        begin, end = schedule.begin_step, schedule.end_step
-        return begin is not None and end is not None and begin <= last and end >= first
-    return any(bool(schedule(step)[0]) for step in range(first, last + 1))
-
-
-def _due(schedule: Any, number: int, first: int, last: int) -> bool:
-    if isinstance(schedule, PruningSchedule):
-        return any(schedule.due(step, number) for step in range(first, last + 1))
-    return any(bool(schedule(step)[0]) for step in range(first, last + 1))
-
-
-def _sparsity(schedule: Any, step: int) -> float:
-    if isinstance(schedule, PruningSchedule):
-        return schedule.sparsity(step)
-    return check_sparsity("the schedule's sparsity", float(schedule(step)[1]))
-
-
-def _progress(schedule: Any, step: int) -> float:
-    return schedule.progress(step) if isinstance(schedule, PruningSchedule) else 1.0
 
 
 def _finite(tensors: Any) -> Tensor:
