@@ -207,13 +207,9 @@ def _resnet20(
 EXPERIMENTS = {
     one.name: one
     for one in (
-        Experiment(
+        _lenet5(
             name="dns-lenet5",
             title="Dynamic network surgery, LeNet-5, MNIST",
-            data="mnist",
-            net=nets.lenet5,
-            decay=5e-4,
-            dense=_LENET5_DENSE,
             pruning=_LENET5_PRUNING,
             method=_surgery({"conv1": 2.0, "conv2": 4.1, "fc1": 6.0, "fc2": 3.2}),
             schedule=_timing(15000),

@@ -16,6 +16,27 @@ def check_number(name: str, value: Any) -> float:
     return float(value)
 
 
+def check_not_negative(name: str, value: Any) -> float:
+    """Return `value` as a float, or raise if it is no finite number >= 0."""
+    if check_number(name, value) < 0:
+        raise ValueError(f"`{name}` must not be negative. Received: {value!r}.")
+    return float(value)
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return `value`, or raise TypeError if it is neither True nor False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"`{name}` must be True or False. Received: {value!r}.")
+    return value
+
+
+def check_at_most_one(settings: Any, names: tuple[str, ...]) -> None:
+    """Raise ValueError if more than one of these attributes of `settings` is given, not None."""
+    given = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
+    if len(given) > 1:
+        raise ValueError(f"Give at most one of {', '.join(names)}. Received: {given}.")
+
+
 def check_sparsity(name: str, value: Any) -> float:
     """Return a sparsity, a fraction in [0, 1), or raise."""
     if not 0 <= check_number(name, value) < 1:

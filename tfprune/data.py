@@ -54,7 +54,7 @@ def load_data(source: str, data_dir: str | None = None, seed: int = 0) -> Data:
         return _hold_back(source, *_fetched(source, data_dir), seed)
     if not source.endswith(".npz"):
         raise ValueError(
-            f"Data must be 'digits', 'mnist', 'cifar10' or the path of a .npz file. "
+            "Data must be 'digits', 'mnist', 'cifar10' or the path of a .npz file. "
             f"Received: '{source}'."
         )
     return _from_file(Path(source), seed)

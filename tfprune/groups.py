@@ -105,7 +105,9 @@ class Groups:
         """Whether each group is kept, from a mask of the weight's shape; bool of shape `shape`."""
         entries = transforms.canonical(mask, self.spec)
         if self.kind == "band":
-            return ops.take(entries[:, :1, :1], np.unique(self._bands(), return_index=True)[1], 0)
+            return ops.take(
+                entries[:, :1, :1], np.unique(transforms.bands(self.spec), return_index=True)[1], 0
+            )
         if self.kind == "frequency":
             return entries[:, :1, :1]
         return entries[:, :, :1] if self.kind == "row" else entries[:, :, :: self.block]
@@ -114,10 +116,7 @@ class Groups:
         """The mask of the weight's shape, from a bool tensor of groups."""
         full = transforms.canonical_shape(self.spec)
         if self.kind == "band":
-            kept = ops.take(kept, self._bands(), axis=0)
+            kept = ops.take(kept, transforms.bands(self.spec), axis=0)
         if self.block > 1:
             kept = ops.repeat(kept, self.block, axis=2)[:, :, : full[2]]
         return transforms.from_canonical(ops.broadcast_to(kept, full), self.spec)
-
-    def _bands(self) -> np.ndarray:
-        return transforms.bands(self.spec)

@@ -41,14 +41,7 @@ def keep_largest(score: Tensor, sparsity: Tensor | float) -> Tensor:
 
 def keep_largest_of_all(scores: Sequence[Tensor], sparsity: Tensor | float) -> list[Tensor]:
     """`keep_largest` over several tensors as if they were one: the layers share one threshold."""
-    flat = ops.concatenate([ops.reshape(ops.cast(s, "float32"), (-1,)) for s in scores])
-    keep = keep_largest(flat, sparsity)
-    masks, start = [], 0
-    for score in scores:
-        size = math.prod(score.shape)
-        masks.append(ops.reshape(keep[start : start + size], score.shape))
-        start += size
-    return masks
+    return _cut(keep_largest(_joined(scores), sparsity), scores)
 
 
 def keep_groups(
@@ -67,7 +60,7 @@ def keep_groups(
     Returns:
         Boolean tensors of the shapes of `scores`. `tests/oracles.py` holds the sorting twin.
     """
-    flat = ops.concatenate([ops.reshape(ops.cast(s, "float32"), (-1,)) for s in scores])
+    flat = _joined(scores)
     load = np.concatenate([np.ravel(weight) for weight in weights]).astype("float32")
     kept = ops.cast(kept, "float32")
     least = np.min(load[load > 0], initial=np.inf)
@@ -78,12 +71,22 @@ def keep_groups(
     nearer = already + ops.cumsum(equal) - equal / 2 <= kept
     first = ops.logical_and(already == 0, ops.logical_and(ops.cumsum(equal) == equal, equal > 0))
     chosen = ops.logical_and(flat == threshold, ops.logical_or(nearer, first))
-    keep, masks, start = ops.logical_or(above, chosen), [], 0
-    for score in scores:
-        size = math.prod(score.shape)
-        masks.append(ops.reshape(keep[start : start + size], score.shape))
+    return _cut(ops.logical_or(above, chosen), scores)
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    """The entries of all tensors in a row, float32."""
+    return ops.concatenate([ops.reshape(ops.cast(one, "float32"), (-1,)) for one in tensors])
+
+
+def _cut(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """A row of entries as tensors of the shapes of `like`."""
+    pieces, start = [], 0
+    for one in like:
+        size = math.prod(one.shape)
+        pieces.append(ops.reshape(flat[start : start + size], one.shape))
         start += size
-    return masks
+    return pieces
 
 
 def kth_largest(flat: Tensor, k: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from tfprune.checks import check_step
+from tfprune.checks import check_flag, check_step
 
 KINDS = ("unspecific", "specific")
 
@@ -44,5 +44,4 @@ class OutputSensitivity:
         if self.classes is not None:
             check_step("classes", self.classes, 1)
         check_step("every", self.every, 1)
-        if not isinstance(self.per_sample, bool):
-            raise TypeError(f"`per_sample` must be True or False. Received: {self.per_sample!r}.")
+        check_flag("per_sample", self.per_sample)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from tfprune.checks import check_number, check_step
+from tfprune.checks import check_not_negative, check_number, check_step
 from tfprune.method import Method, check_target, final_sparsity
 from tfprune.schedules import PruningSchedule
 
@@ -60,9 +60,8 @@ class DynamicSchedule(PruningSchedule):
     def __post_init__(self) -> None:
         for name in ("gamma", "power", "ramp"):
             value = getattr(self, name)
-            optional = name == "gamma" and value is None
-            if not optional and check_number(name, value) < 0:
-                raise ValueError(f"`{name}` must not be negative. Received: {value!r}.")
+            if name != "gamma" or value is not None:
+                check_not_negative(name, value)
         if self.ramp > 1:
             raise ValueError(f"`ramp` must be in [0, 1]. Received: {self.ramp!r}.")
         check_step("seed", self.seed)

@@ -29,7 +29,7 @@ from keras import ops
 from tfprune import dct_macs, masks, transforms
 from tfprune.banded import FACTORS, BandedLayer, Masks, deviations, over, scale_gradient
 from tfprune.bands import BandFunction, check_band, check_rates
-from tfprune.checks import check_number
+from tfprune.checks import check_at_most_one, check_flag, check_number
 from tfprune.groups import Groups, check_granularity
 from tfprune.method import LayerTensors, WeightSpec, check_target, per_layer, register
 from tfprune.thresholds import (
@@ -109,18 +109,13 @@ class FrequencyDomain(ThresholdMethod):
             if value is not None and check_number(name, value) <= 1:
                 raise ValueError(f"`{name}` must be above 1. Received: {value!r}.")
         ways = ("c", "target_sparsity", "target_compression", "target_speedup")
-        given = {name: getattr(self, name) for name in ways if getattr(self, name) is not None}
-        if len(given) > 1:
-            raise ValueError(f"Give at most one of {', '.join(ways)}. Received: {given}.")
+        check_at_most_one(self, ways)
         self.check_c()
         check_band(self.band)
         check_granularity(self.granularity)
         object.__setattr__(self, "supports", transforms.check_supports(self.supports))
         check_rates(self.band_rates)
-        if not isinstance(self.prune_biases, bool):
-            raise TypeError(
-                f"`prune_biases` must be True or False. Received: {self.prune_biases!r}."
-            )
+        check_flag("prune_biases", self.prune_biases)
         if self.band_rates is not None:
             object.__setattr__(self, "band_rates", tuple(float(v) for v in self.band_rates))
 

@@ -22,6 +22,7 @@ import keras
 from keras import ops
 
 from tfprune import masks
+from tfprune.checks import check_flag
 from tfprune.method import LayerTensors, check_target, per_layer, register
 from tfprune.thresholds import HIGH, LOW, DynamicSchedule, ThresholdMethod, moments
 
@@ -74,10 +75,7 @@ class NetworkSurgery(ThresholdMethod):
                 f"Received: c={self.c!r}, target_sparsity={self.target_sparsity!r}."
             )
         self.check_c()
-        if not isinstance(self.prune_biases, bool):
-            raise TypeError(
-                f"`prune_biases` must be True or False. Received: {self.prune_biases!r}."
-            )
+        check_flag("prune_biases", self.prune_biases)
 
     def default_schedule(self) -> SurgerySchedule:
         """The paper's schedule over 70 % of the training; in target mode, with the ramp."""

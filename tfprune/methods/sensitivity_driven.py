@@ -28,7 +28,13 @@ import numpy as np
 from keras import ops
 
 from tfprune import masks
-from tfprune.checks import check_number, check_step
+from tfprune.checks import (
+    check_at_most_one,
+    check_flag,
+    check_not_negative,
+    check_number,
+    check_step,
+)
 from tfprune.method import (
     LayerTensors,
     Method,
@@ -39,10 +45,10 @@ from tfprune.method import (
 )
 from tfprune.schedules import PruningSchedule
 from tfprune.signals import OutputSensitivity
+from tfprune.thresholds import UNSET
 
 Tensor = Any
 BISECTIONS = 14
-UNSET = -1.0
 
 
 @keras.saving.register_keras_serializable(package="tfprune")
@@ -146,17 +152,11 @@ class SensitivityDriven(Method):
         object.__setattr__(self, "lam", _checked("lam", self.lam))
         if self.threshold is not None:
             object.__setattr__(self, "threshold", _checked("threshold", self.threshold))
-        ways = ("threshold", "tolerance", "target_sparsity")
-        given = {name: getattr(self, name) for name in ways if getattr(self, name) is not None}
-        if len(given) > 1:
-            raise ValueError(f"Give at most one of {', '.join(ways)}. Received: {given}.")
+        check_at_most_one(self, ("threshold", "tolerance", "target_sparsity"))
         if self.tolerance is not None:
-            _check_not_negative("tolerance", self.tolerance)
+            check_not_negative("tolerance", self.tolerance)
         check_step("patience", self.patience, 1)
-        if not isinstance(self.prune_biases, bool):
-            raise TypeError(
-                f"`prune_biases` must be True or False. Received: {self.prune_biases!r}."
-            )
+        check_flag("prune_biases", self.prune_biases)
         OutputSensitivity(self.kind, self.classes, self.every, self.per_sample)
 
     @property
@@ -285,18 +285,12 @@ def _at(setting: float | Sequence[tuple[float, float]], progress: Tensor) -> Ten
 
 def _checked(name: str, setting: Any) -> float | tuple[tuple[float, float], ...]:
     if not isinstance(setting, list | tuple):
-        _check_not_negative(name, setting)
-        return float(setting)
+        return check_not_negative(name, setting)
     points = tuple((check_number(name, at), check_number(name, value)) for at, value in setting)
     for at, value in points:
-        _check_not_negative(name, value)
+        check_not_negative(name, value)
         if not 0 <= at <= 1:
             raise ValueError(f"The places in `{name}` must be in [0, 1]. Received: {setting!r}.")
     if not points or any(a[0] >= b[0] for a, b in itertools.pairwise(points)):
         raise ValueError(f"The places in `{name}` must rise. Received: {setting!r}.")
     return points
-
-
-def _check_not_negative(name: str, value: Any) -> None:
-    if check_number(name, value) < 0:
-        raise ValueError(f"`{name}` must not be negative. Received: {value!r}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,16 @@ def plot(report: Report, path: Path, what: str = "density") -> Path:
     draw = {"density": _density, "bands": draw_bands, "filters": draw_filters}.get(what)
     if draw is None:
         raise ValueError(f'`what` must be "density", "bands" or "filters". Received: {what!r}.')
+    return write_figure(path, lambda figure: draw(figure, report))
+
+
+def write_figure(path: Path, draw: Callable[[Any], None]) -> Path:
+    """Write what `draw` puts on an empty matplotlib figure to a `.png`, `.svg` or `.pdf` file.
+
+    Raises:
+        ImportError: without matplotlib (`pip install tfprune[plots]`).
+        ValueError: for another suffix.
+    """
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"`path` must end in one of {', '.join(FORMATS)}. Received: '{path}'.")
     try:
@@ -29,7 +40,7 @@ def plot(report: Report, path: Path, what: str = "density") -> Path:
     except ImportError as error:
         raise ImportError("Plots need matplotlib: `pip install tfprune[plots]`.") from error
     figure = Figure()
-    draw(figure, report)
+    draw(figure)
     data = io.BytesIO()
     dpi = min(160.0, 60_000 / figure.get_figheight())  # the largest picture is 2**16 pixels high
     figure.savefig(data, format=path.suffix[1:].lower(), dpi=dpi)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +11,8 @@ import keras
 import numpy as np
 
 from tfprune.checks import check_step
-from tfprune.export.files import write_atomically
 from tfprune.report.pictures import shrink
+from tfprune.report.plot import write_figure
 from tfprune.signals import OutputSensitivity
 from tfprune.training import pruned_layers
 from tfprune.training.layers import STATE
@@ -33,7 +32,7 @@ class SensitivityMaps(keras.callbacks.Callback):
         y: their targets, for "specific" sensitivity.
         folder: where the pictures go; None: no pictures.
         every: epochs between two pictures, >= 1.
-        signal: what to measure; None: unspecific, of all outputs (up to 64, else of 16 drawn).
+        signal: what to measure; None: unspecific, of all outputs, up to 64.
 
     Reference: Tartaglione et al., NeurIPS 2018, eq. 4 to 6.
     """
@@ -87,23 +86,20 @@ def draw(maps: Mapping[str, np.ndarray], path: Path, title: str) -> Path:
     """Write the maps as one picture, `.png`, `.svg` or `.pdf`.
 
     Raises:
-        ImportError: without matplotlib (`pip install tfprune[plots]`).
+        ImportError, ValueError: as `tfprune.report.plot.write_figure`.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Maps need matplotlib: `pip install tfprune[plots]`.") from error
+    return write_figure(path, lambda figure: _maps(figure, maps, title))
+
+
+def _maps(figure: Any, maps: Mapping[str, np.ndarray], title: str) -> None:
     rows = math.ceil(len(maps) / PER_ROW)
     columns = min(len(maps), PER_ROW)
-    figure = Figure(figsize=(SIDE * columns + 0.6, SIDE * rows + TOP), layout="constrained")
+    figure.set_size_inches(SIDE * columns + 0.6, SIDE * rows + TOP)
+    figure.set_layout_engine("constrained")
     figure.suptitle(f"sensitivity of the outputs to each weight, {title}", fontsize=10)
     for number, (name, values) in enumerate(maps.items()):
         axes = figure.add_subplot(rows, columns, number + 1)
         _map(axes, name, values)
-    data = io.BytesIO()
-    figure.savefig(data, format=path.suffix[1:], dpi=140)
-    write_atomically(path, data.getvalue())
-    return path
 
 
 def _map(axes: Any, name: str, values: np.ndarray) -> None:

@@ -87,12 +87,13 @@ class PruningCallback(keras.callbacks.Callback):
 
     def _expect(self, batches: int | None, epoch: int) -> None:
         assert self.pruner is not None
+        if batches is None:
+            return
         left = self.params.get("epochs", 1) - epoch
-        if batches is not None and self.pruner.epoch_steps is None:
-            accumulated = _keras.accumulation(getattr(self.model, "optimizer", None))
+        accumulated = _keras.accumulation(getattr(self.model, "optimizer", None))
+        if self.pruner.epoch_steps is None:
             self.pruner.epoch_steps = max(batches // accumulated, 1)
-        if self.pruner.total_steps is None and batches is not None and left > 0:
-            accumulated = _keras.accumulation(getattr(self.model, "optimizer", None))
+        if self.pruner.total_steps is None and left > 0:
             self.pruner.total_steps = max(batches * left // accumulated, 1)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:

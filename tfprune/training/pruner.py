@@ -11,7 +11,7 @@ from keras import ops
 
 from tfprune.checks import check_step
 from tfprune.schedules import PruningSchedule
-from tfprune.training import _keras, timing
+from tfprune.training import _keras, sensitivity, timing
 from tfprune.training.host import pruned_layers
 from tfprune.training.layers import STATE
 from tfprune.training.state import PruneState
@@ -220,15 +220,11 @@ class Pruner:
         Returns:
             What `after_step` takes, after the optimizer's step.
         """
-        from tfprune.training import sensitivity
-
         self.measured = True
         return sensitivity.measure(self.states, tape, outputs, targets, self._iterations())
 
     def after_step(self, signals: Any) -> None:
         """Let methods change their latent weights by what `measure` found."""
-        from tfprune.training import sensitivity
-
         sensitivity.after_step(self.states, signals, self._iterations())
 
     def _iterations(self) -> Any:
