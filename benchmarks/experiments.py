@@ -21,6 +21,8 @@ class Training:
     `shift`: every image is moved by up to so many pixels, at random, in both directions; what comes
     in from outside is black, or with `border="reflect"` the image again. `mirror`: half of the
     images, at random, are mirrored left to right.
+
+    `precision`: Keras' dtype policy of the training; errors are always measured in float32.
     """
 
     steps: int
@@ -34,6 +36,7 @@ class Training:
     warmup: int = 0
     hold: int = 0
     optimizer: str = "SGD"
+    precision: str = "float32"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +129,7 @@ _RESNET20_DENSE = Training(
     mirror=True,
     nesterov=True,
     warmup=1000,
+    precision="mixed_bfloat16",
 )
 _RESNET20_PRUNING = dataclasses.replace(_RESNET20_DENSE, steps=12000, rate=0.1, warmup=200)
 

@@ -90,8 +90,10 @@ def resnet20(decay: float = 0.0) -> keras.Model:
                 zeros = layers.Rescaling(0.0)(x)
                 x = layers.Concatenate()([x, zeros])
             x = layers.ReLU()(layers.Add()([x, y]))
-    x = layers.GlobalAveragePooling2D()(x)
-    classes = layers.Dense(10, kernel_regularizer=keras.regularizers.L2(decay / 2), name="head")
+    x = layers.GlobalAveragePooling2D(dtype="float32")(x)
+    classes = layers.Dense(
+        10, kernel_regularizer=keras.regularizers.L2(decay / 2), dtype="float32", name="head"
+    )
     return keras.Model(inputs, classes(x), name="resnet20")
 
 

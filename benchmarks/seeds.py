@@ -55,14 +55,15 @@ def run(
     dense, dense_seconds = train_dense(experiment, seed, fit_pair, dense_folder)
     keras.utils.set_random_seed(1000 + seed)
     schedule = _seeded(experiment.schedule, seed)
-    pruned = tfprune.prune(_start(experiment, dense), experiment.method(offset), schedule)
+    start = _start(experiment, dense)
+    pruned = tfprune.prune(start, experiment.method(offset), schedule)
     seconds = _fit(pruned, experiment.pruning, seed + 1, fit_pair, folder / f"offset{offset:+g}")
     counts = measure(pruned)
     row = {
         "seed": seed,
         "offset": offset,
         "dense_error": error(dense, evaluation),
-        "test_error": error(pruned, evaluation),
+        "test_error": error(_in_float32(pruned, experiment), evaluation),
         "compression": counts.compression,
         "compression_weights": counts.compression_weights,
         "compression_with_indices": counts.compression_with_indices,
@@ -74,15 +75,33 @@ def run(
     return row
 
 
+def _net(experiment: Experiment, decay: float, precision: str) -> keras.Model:
+    """A fresh net that computes as the policy says, with weights in float32."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        return experiment.net(decay)
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
 def _start(experiment: Experiment, dense: keras.Model) -> keras.Model:
     """The net that pruning starts from: the dense one, or a fresh one."""
-    if not experiment.scratch and experiment.pruning_decay is None:
-        return dense
     decay = experiment.pruning_decay
-    start = experiment.net(experiment.decay if decay is None else decay)
+    if decay is None:
+        decay = experiment.decay
+    start = _net(experiment, decay, experiment.pruning.precision)
     if not experiment.scratch:
         start.set_weights(dense.get_weights())
     return start
+
+
+def _in_float32(pruned: keras.Model, experiment: Experiment) -> keras.Model:
+    if experiment.pruning.precision == "float32":
+        return pruned
+    plain = _net(experiment, experiment.decay, "float32")
+    plain.set_weights(tfprune.strip(pruned).get_weights())
+    return plain
 
 
 def _seeded(schedule: Any, seed: int) -> Any:
@@ -95,7 +114,7 @@ def train_dense(
     """The dense net of a seed, trained or read from `folder`, and the seconds it took."""
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(seed)
-    model = experiment.net(experiment.decay)
+    model = _net(experiment, experiment.decay, experiment.dense.precision)
     saved = folder / "dense.weights.h5"
     if not saved.exists():
         seconds = _fit(model, experiment.dense, seed, data, folder / "dense")
@@ -103,7 +122,7 @@ def train_dense(
         model.save_weights(temporary)
         write_json(folder / "dense.json", {"seconds": seconds})
         os.replace(temporary, saved)
-    plain = experiment.net(experiment.decay)
+    plain = _net(experiment, experiment.decay, "float32")
     plain.load_weights(saved, skip_mismatch=False)
     return plain, json.loads((folder / "dense.json").read_text())["seconds"]
 
