@@ -131,7 +131,7 @@ _RESNET20_DENSE = Training(
     warmup=1000,
     precision="mixed_bfloat16",
 )
-_RESNET20_PRUNING = dataclasses.replace(_RESNET20_DENSE, steps=12000, rate=0.1, warmup=200)
+_RESNET20_PRUNING = dataclasses.replace(_RESNET20_DENSE, steps=8000, rate=0.1, warmup=200)
 
 
 def _lenet5(name: str, title: str, method: Any, paper: dict, **changes: Any) -> Experiment:
