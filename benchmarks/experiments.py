@@ -191,7 +191,12 @@ def _chargru(optimizer: str, rate: float, lam: float, largest: float) -> Experim
 
 
 def _resnet20(
-    name: str, title: str, paper: dict, method: Any = None, **settings: Any
+    name: str,
+    title: str,
+    paper: dict,
+    method: Any = None,
+    pruning: Training = _RESNET20_PRUNING,
+    **settings: Any,
 ) -> Experiment:
     return Experiment(
         name=name,
@@ -200,7 +205,7 @@ def _resnet20(
         net=nets.resnet20,
         decay=5e-4,
         dense=_RESNET20_DENSE,
-        pruning=_RESNET20_PRUNING,
+        pruning=pruning,
         method=method or _compression(target_compression=5.45, **settings),
         schedule=None,
         offsets=(0.0,) if method else (-1.5, 0.0, 3.0),
@@ -294,6 +299,12 @@ EXPERIMENTS = {
             name="fdnp-resnet20",
             title="Frequency-domain dynamic pruning, ResNet-20, CIFAR-10",
             paper={"dense_error": 8.77, "test_error": 8.77, "compression": 6.5},
+        ),
+        _resnet20(
+            name="fdnp-resnet20-longer",
+            title="The same in 20,000 steps instead of 8,000",
+            paper={"dense_error": 8.77, "test_error": 8.77, "compression": 6.5},
+            pruning=dataclasses.replace(_RESNET20_PRUNING, steps=20000),
         ),
         _resnet20(
             name="fdnp-resnet20-block4",
