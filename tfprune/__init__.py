@@ -22,6 +22,8 @@ from tfprune.methods import (
     SensitivityDriven,
     SensitivitySchedule,
     SurgerySchedule,
+    SynapticSchedule,
+    SynapticStrength,
 )
 from tfprune.report import report
 from tfprune.schedules import ConstantSparsity, PolynomialDecay, PruningSchedule
@@ -43,6 +45,8 @@ __all__ = [
     "SensitivityMaps",
     "SensitivitySchedule",
     "SurgerySchedule",
+    "SynapticSchedule",
+    "SynapticStrength",
     "WeightSpec",
     "__version__",
     "bands",

@@ -75,7 +75,8 @@ class LayerTensors:
 
     `latents` are the tensors that the masks multiply (the weight itself, its DCT coefficients, its
     strengths), `masks` boolean tensors of their shapes, `state` the method's own extra state,
-    `progress` a scalar, 0 at the schedule's first step and 1 at its last.
+    `progress` a scalar, 0 at the schedule's first step and 1 at its last, `others` all latent
+    tensors of each weight.
     """
 
     name: str
@@ -84,6 +85,7 @@ class LayerTensors:
     masks: dict[str, Tensor]
     state: dict[str, Tensor]
     progress: Tensor = 1.0
+    others: dict[str, dict[str, Tensor]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Method:
         scope: "global" where a target holds for all layers together; else "layer".
         needs_uses: whether the method must know how often each weight is multiplied (`uses`).
         needs_validation: whether masks are updated by the validation loss, after each epoch.
+        folds_scales: whether scales of normalizations are to be moved into the kernels behind them.
     """
 
     masked: ClassVar[str] = "latent"
@@ -114,6 +117,7 @@ class Method:
     scope = "layer"
     needs_uses = False
     needs_validation = False
+    folds_scales = False
 
     def default_schedule(self) -> Any:
         """The schedule used where the user gives none."""
@@ -149,6 +153,10 @@ class Method:
                 f"Received: {schedule!r}."
             )
         return self, schedule
+
+    def leave_out(self, paths: Sequence[str]) -> set[str]:
+        """Of all layers that could be pruned, those to leave out unless the user selects layers."""
+        return set()
 
     def check_layers(
         self,
@@ -201,7 +209,7 @@ class Method:
         return 0.5 * len(sizes) / max(sum(sizes), 1)
 
     def penalty(self, latent: Tensor, spec: WeightSpec) -> Tensor | None:
-        """A scalar added to the training loss for each masked latent tensor, or None."""
+        """A scalar added to the training loss until the schedule's last update, or None."""
         return None
 
     def state(self, specs: Mapping[str, WeightSpec]) -> dict[str, Any]:

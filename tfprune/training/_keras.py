@@ -29,11 +29,13 @@ __all__ = [
     "in_training",
     "made_by",
     "memoized",
+    "reads",
     "refuse_quantize",
     "remove_child",
     "replace_child",
     "same_lambda",
     "symbolic_inputs",
+    "symbolic_outputs",
     "sync",
 ]
 
@@ -62,6 +64,22 @@ def made_by(tensor: Any) -> tuple[Any, list[Any]]:
     if operation is None:
         return None, []
     return operation, list(operation._inbound_nodes[node_index].input_tensors)
+
+
+def symbolic_outputs(operation: Any) -> list[Any]:
+    """The symbolic outputs of all calls of a layer or operation."""
+    nodes = getattr(operation, "_inbound_nodes", [])
+    return [tensor for node in nodes for tensor in node.output_tensors]
+
+
+def reads(model: Any) -> list[tuple[Any, list[Any]]]:
+    """(operation, the tensors that it reads) of a Functional graph; (None, outputs) at its end."""
+    found = [
+        (node.operation, list(node.input_tensors))
+        for nodes in model._nodes_by_depth.values()
+        for node in nodes
+    ]
+    return [*found, (None, list(model._outputs))]
 
 
 def autocast_off() -> contextlib.AbstractContextManager[Any]:

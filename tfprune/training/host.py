@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -23,6 +24,7 @@ from tfprune.training.layers import (
     weighted_layers,
 )
 from tfprune.training.parametrize import parametrize, share_in_loops, unparametrize, unshare
+from tfprune.training.scales import fold_scales, hold_scales
 from tfprune.training.specs import Facts, adapted_specs, facts_of, weight_specs, with_uses
 from tfprune.training.state import PruneState
 
@@ -72,14 +74,21 @@ def prune(
     layers = select.prunable(model)
     _check_layers(model, layers)
     chosen = select.filtered(layers, filters)
+    if filters is None and isinstance(method, Method):
+        out = method.leave_out([path for path, _ in chosen])
+        chosen = [(path, layer) for path, layer in chosen if path not in out]
     plans = _plans(chosen, method, schedule)
     if not plans:
         raise ValueError("No layer is selected: `filters` and `method` together leave all out.")
     facts = _checked_facts(model, plans)
     if not in_place:
         model, plans = _copied(model, layers, plans)
+    folding = [(path, layer) for path, layer, one, _ in plans if one.folds_scales]
+    moved = fold_scales(model, folding) if folding else {}
     for path, layer, one, timing in plans:
-        attach(layer, one, timing, path, facts[path])
+        known = dataclasses.replace(facts[path], scales_from=moved.get(path, ""))
+        attach(layer, one, timing, path, known)
+    hold_scales(model, True)
     share_cells(model)
     saving.mark(model)
     _keras.forget_traces(model)
@@ -223,11 +232,14 @@ def strip(model: keras.Model, in_place: bool = False) -> keras.Model:
         raise ValueError(f"Model '{model.name}' has no pruned layer to strip.")
     if not in_place:
         values = [effective_weights(layer) for _, layer in weighted_layers(model)]
+        hold_scales(model, False)
         plain = copy_model(model, unwrapped=True)
+        hold_scales(model, True)
         for (_, layer), weights in zip(weighted_layers(plain), values, strict=True):
             for name, variable in own_variables(layer).items():
                 variable.assign(weights[name])
         return plain
+    hold_scales(model, False)
     for _, layer in pruned_layers(model):
         unparametrize(layer)
     for layer in model._flatten_layers():

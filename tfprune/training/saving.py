@@ -21,6 +21,7 @@ from tfprune.method import Method
 from tfprune.schedules import check_schedule
 from tfprune.training import _keras
 from tfprune.training.layers import STATE, weighted_layers
+from tfprune.training.scales import hold_scales
 from tfprune.training.specs import Facts, weight_specs
 
 KEY = "tfprune"
@@ -87,6 +88,7 @@ def attach_settings(model: keras.Model, saved: Any) -> None:
             f"The pruning settings saved with model '{model.name}' cannot be used: {error!r}. "
             "Load the file without importing tfprune to get the pruned function alone."
         ) from error
+    hold_scales(model, True)
     host.share_cells(model)
     mark(model)
     _keras.forget_traces(model)

@@ -19,11 +19,15 @@ _TRANSPOSED = tuple(getattr(keras.layers, f"Conv{rank}DTranspose") for rank in (
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What is known of a layer from the model around it; see `WeightSpec`."""
+    """What is known of a layer from the model around it; see `WeightSpec`.
+
+    `scales_from`: path of the normalization whose scale was moved into the layer's kernel.
+    """
 
     map_shape: tuple[int, ...] = ()
     map_axes: tuple[str, ...] = ()
     uses: float | None = None
+    scales_from: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -36,7 +40,8 @@ class Facts:
         uses = data.get("uses")
         shape = tuple(int(n) for n in data.get("map_shape", ()))
         axes = tuple(str(name) for name in data.get("map_axes", ()))
-        return cls(shape, axes, None if uses is None else float(uses))
+        uses = None if uses is None else float(uses)
+        return cls(shape, axes, uses, str(data.get("scales_from", "")))
 
 
 def weight_specs(

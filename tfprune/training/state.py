@@ -103,7 +103,7 @@ class PruneState(keras.layers.Layer):
         if type(self.method).penalty is not Method.penalty:
             for name, spec in self.specs.items():
                 variable = self.masked_variable(name)
-                variable.regularizer = _Penalty(self.method, spec, variable.regularizer)
+                variable.regularizer = _Penalty(self, spec, variable.regularizer)
 
     def remove_penalties(self) -> None:
         """Undo `add_penalties`."""
@@ -160,6 +160,7 @@ class PruneState(keras.layers.Layer):
             {name: mask.value for name, mask in self.masks.items()},
             {key: scalar.value for key, scalar in self.scalars.items()},
             progress,
+            {name: self.latents(name) for name in self.specs},
         )
 
     def mask_arrays(self) -> dict[str, np.ndarray]:
@@ -261,18 +262,21 @@ class PruneState(keras.layers.Layer):
                 variable.assign(value)
 
 
-@dataclasses.dataclass(frozen=True)
 class _Penalty:
-    """A variable's regularizer with a method's penalty added."""
+    """A variable's regularizer with a method's penalty added until the schedule is over."""
 
-    method: Method
-    spec: WeightSpec
-    inner: Any
+    def __init__(self, state: PruneState, spec: WeightSpec, inner: Any) -> None:
+        self.state, self.spec, self.inner = weakref.ref(state), spec, inner
 
     def __call__(self, variable: Tensor) -> Tensor:
-        penalty = self.method.penalty(variable, self.spec)
+        state = self.state()
         own = 0.0 if self.inner is None else self.inner(variable)
-        return own if penalty is None else own + penalty
+        penalty = None if state is None else state.method.penalty(variable, self.spec)
+        if state is None or penalty is None:
+            return own
+        last, end = (state.counters[key].value for key in ("last_step", "end_step"))
+        over = ops.logical_and(end >= 0, last >= end)
+        return own + ops.where(over, ops.zeros_like(penalty), penalty)
 
 
 def _check_slot(slot: keras.Variable, latent: Tensor, method: Method, name: str) -> None:
