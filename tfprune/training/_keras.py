@@ -30,6 +30,7 @@ __all__ = [
     "made_by",
     "memoized",
     "reads",
+    "reads_and_makes",
     "refuse_quantize",
     "remove_child",
     "replace_child",
@@ -70,6 +71,17 @@ def symbolic_outputs(operation: Any) -> list[Any]:
     """The symbolic outputs of all calls of a layer or operation."""
     nodes = getattr(operation, "_inbound_nodes", [])
     return [tensor for node in nodes for tensor in node.output_tensors]
+
+
+def reads_and_makes(model: Any) -> list[tuple[Any, list[Any], list[Any]]]:
+    """(operation, tensors read, tensors made) of a Functional graph, in the order of execution."""
+    depths = sorted(model._nodes_by_depth, reverse=True)
+    return [
+        (node.operation, list(node.input_tensors), list(node.output_tensors))
+        for depth in depths
+        for node in model._nodes_by_depth[depth]
+        if node.input_tensors
+    ]
 
 
 def reads(model: Any) -> list[tuple[Any, list[Any]]]:

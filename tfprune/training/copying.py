@@ -63,7 +63,7 @@ def copy_model(model: keras.Model, unwrapped: bool = False) -> keras.Model:
         unwrap(copy)
     _copy_values(model, copy)
     if model.compiled:
-        _compile_like(model, copy)
+        compile_like(model, copy)
     return copy
 
 
@@ -151,7 +151,8 @@ def _copy_state(source: keras.Layer, target: keras.Layer) -> None:
             target.load_assets(folder)
 
 
-def _compile_like(model: keras.Model, copy: keras.Model) -> None:
+def compile_like(model: keras.Model, copy: keras.Model) -> None:
+    """Compile a copy with the settings of the model, by a new optimizer."""
     try:
         arguments = _keras.compile_arguments(model)
         optimizer = model.optimizer

@@ -25,6 +25,7 @@ from tfprune.training.layers import (
 )
 from tfprune.training.parametrize import parametrize, share_in_loops, unparametrize, unshare
 from tfprune.training.scales import fold_scales, hold_scales
+from tfprune.training.shrinking import shrunk
 from tfprune.training.specs import Facts, adapted_specs, facts_of, weight_specs, with_uses
 from tfprune.training.state import PruneState
 
@@ -216,20 +217,26 @@ def share_cells(model: keras.Layer) -> None:
             share_in_loops(layer)
 
 
-def strip(model: keras.Model, in_place: bool = False) -> keras.Model:
+def strip(model: keras.Model, in_place: bool = False, shrink: bool = False) -> keras.Model:
     """Return an ordinary Keras model with the zeros baked in; same outputs, no trace of tfprune.
 
     Args:
         model: a pruned model, or one that contains layers of `tfprune.layers`.
         in_place: turn `model` itself back, the only way for subclassed models without `get_config`.
+        shrink: also remove the channels that nothing reads, or that are the same for every input,
+            so that the dense model itself gets smaller and faster; through sums and concatenations.
+            For Functional and Sequential models, not in place. Layers of unusual kinds and nested
+            models keep all their channels.
 
     Raises:
         TypeError: if `model` is no Keras 3 model.
-        ValueError: if it has no pruned layer.
+        ValueError: if it has no pruned layer, or cannot be shrunk.
     """
     check_model(model)
     if not is_pruned(model):
         raise ValueError(f"Model '{model.name}' has no pruned layer to strip.")
+    if shrink and in_place:
+        raise ValueError("`shrink=True` makes a smaller model; it cannot be done in place.")
     if not in_place:
         values = [effective_weights(layer) for _, layer in weighted_layers(model)]
         hold_scales(model, False)
@@ -238,7 +245,7 @@ def strip(model: keras.Model, in_place: bool = False) -> keras.Model:
         for (_, layer), weights in zip(weighted_layers(plain), values, strict=True):
             for name, variable in own_variables(layer).items():
                 variable.assign(weights[name])
-        return plain
+        return shrunk(plain) if shrink else plain
     hold_scales(model, False)
     for _, layer in pruned_layers(model):
         unparametrize(layer)
