@@ -207,6 +207,70 @@ def test_whole_kernels_go_and_the_ends_stay():
     assert history["sparsity"][0] == 0 and history["sparsity"][-1] == pytest.approx(0.6, abs=0.02)
 
 
+def test_without_penalty_at_the_first_step_it_is_the_product_of_scale_and_norm():
+    model = randomised(plain_net())
+    gamma = to_numpy(model.layers[2].gamma)
+    kernel = to_numpy(model.layers[5].kernel)
+    product = np.where(gamma > 0, gamma, 1)[:, None] * np.sqrt((kernel**2).sum((0, 1)))
+    now = tfprune.SynapticSchedule(begin_step=0, end_step=0)
+    method = tfprune.SynapticStrength(target_sparsity=0.25, lam=0.0)
+    pruned = tfprune.prune(model, method, now, filters=["conv2d_1"])
+    tfprune.Pruner(pruned, total_steps=1).update()
+    (state,) = states(pruned).values()
+    mask = to_numpy(state.masks["kernel"])
+    assert (~mask).sum() == 12 and product[mask].min() > product[~mask].max()
+
+
+def test_scales_stay_fixed_in_a_model_read_from_a_file(tmp_path):
+    pruned, _ = run(tfprune.SynapticStrength(target_sparsity=0.5, keep_ends=False), epochs=1)
+    pruned.save(tmp_path / "net.keras")
+    back = keras.models.load_model(tmp_path / "net.keras")
+    held = [layer.gamma.trainable for layer in back.layers if hasattr(layer, "gamma")]
+    assert held == [False] * 3
+    assert len(back.trainable_variables) == len(pruned.trainable_variables)
+    plain = tfprune.strip(back)
+    assert all(layer.gamma.trainable for layer in plain.layers if hasattr(layer, "gamma"))
+
+
+APPLICATIONS = {
+    "MobileNetV2": {"alpha": 0.35},
+    "ResNet50V2": {},
+    "DenseNet121": {},
+    "EfficientNetB0": {},
+    "Xception": {},
+}
+SMALL = "MobileNetV2"
+
+
+@pytest.mark.parametrize(
+    "name", [SMALL, *(pytest.param(n, marks=pytest.mark.slow) for n in APPLICATIONS if n != SMALL)]
+)
+def test_conversion_of_known_architectures_is_exact(name):
+    keras.utils.set_random_seed(0)
+    build = getattr(keras.applications, name)
+    shape = (72, 72, 3)
+    model = build(
+        weights=None,
+        input_shape=shape,
+        classes=10,
+        classifier_activation=None,
+        **APPLICATIONS[name],
+    )
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, L.BatchNormalization):
+            for variable, low, high in ((layer.gamma, 0.2, 1.5), (layer.moving_variance, 0.5, 2)):
+                variable.assign(rng.uniform(low, high, variable.shape))
+            layer.beta.assign(rng.normal(0, 0.3, layer.beta.shape))
+    x = rng.uniform(-1, 1, (4, *shape)).astype("float32")
+    expected = model.predict(x, verbose=0)
+    pruned = tfprune.prune(model, tfprune.SynapticStrength(0.5, keep_ends=False))
+    error = np.abs(pruned.predict(x, verbose=0) - expected).max()
+    assert error <= 1e-5 * np.abs(expected).max()
+    folded = sum(bool(state.facts.scales_from) for state in states(pruned).values())
+    assert folded >= {"ResNet50V2": 32, "DenseNet121": 100, "Xception": 1}.get(name, 0)
+
+
 def test_rounds_prune_step_by_step():
     schedule = tfprune.SynapticSchedule(
         0.6, rounds=3, begin_step=3, end_step=30, frequency=1, begin_fraction=0.0

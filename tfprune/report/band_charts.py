@@ -81,9 +81,9 @@ def panel(picture: BandPicture, band: int) -> str:
     body = [
         svg.text(0, 12, f"band {name}", "ink"),
         svg.text(PANEL_W, 12, density, "faint", "end"),
-        f'<path class="pale" d="{_steps(before, top)}"/>',
-        f'<path class="kept" d="{_steps(after, top)}"/>',
-        f'<path class="outline" d="{_steps(before, top)}"/>',
+        f'<path class="pale" d="{steps(before, top)}"/>',
+        f'<path class="kept" d="{steps(after, top)}"/>',
+        f'<path class="outline" d="{steps(before, top)}"/>',
         f'<line x1="0" x2="{PANEL_W}" y1="{bottom}" y2="{bottom}" class="rule"/>',
         svg.text(0, bottom + 13, low, "faint small"),
         svg.text(PANEL_W, bottom + 13, high, "faint small", "end"),
@@ -92,7 +92,7 @@ def panel(picture: BandPicture, band: int) -> str:
     return svg.picture(PANEL_W, bottom + 16, body, label)
 
 
-def _steps(counts: np.ndarray, top: int) -> str:
+def steps(counts: np.ndarray, top: int) -> str:
     """The outline of a histogram as a path that is closed along its base."""
     bottom, width = TITLE + PANEL_H, PANEL_W / len(counts)
     moves = "".join(f"V{bottom - PANEL_H * c / top:.1f}h{width:.2f}" for c in counts)

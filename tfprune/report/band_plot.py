@@ -36,11 +36,11 @@ def draw_bands(figure: Any, report: Report) -> None:
     start = TOP + ROW * len(rows) + 0.75  # of the lower half
     figure.set_size_inches(WIDTH, start + sum(HEADING + LINE * n for n in lines) + BOTTOM)
     title = f"{report.name}: fraction of each frequency band that is not zero"
-    _heading(figure, 0.4, title + _of(len(rows), len(merged)))
+    heading(figure, 0.4, title + _of(len(rows), len(merged)))
     _heat_map(figure, rows)
     title = "Magnitudes of the non-zero entries, pale: before, full: after pruning"
-    _heading(figure, start - 0.36, title + _of(len(shown), len(merged)))
-    _note(figure, start - 0.14, f"before: {origin_words(merged)}; band 0 is the lowest frequency")
+    heading(figure, start - 0.36, title + _of(len(shown), len(merged)))
+    note(figure, start - 0.14, f"before: {origin_words(merged)}; band 0 is the lowest frequency")
     top = start + 0.1
     for (name, picture), count in zip(shown.items(), lines, strict=True):
         _histograms(figure, top, name, picture)
@@ -57,10 +57,10 @@ def draw_filters(figure: Any, report: Report) -> None:
     width = LEFT + FILTERS * STEP + RIGHT + 0.4
     figure.set_size_inches(width, TOP + block * len(shown) + BOTTOM / 2)
     title = f"{report.name}: filters of largest norm, before and after pruning"
-    _heading(figure, 0.35, title + _of(len(shown), len(found)))
-    _note(figure, 0.6, f"before: {origin_words(found)}\nblue: above zero, orange: below")
+    heading(figure, 0.35, title + _of(len(shown), len(found)))
+    note(figure, 0.6, f"before: {origin_words(found)}\nblue: above zero, orange: below")
     for place, (name, picture) in enumerate(shown.items()):
-        axes = _axes(figure, LEFT, TOP + place * block, FILTERS * STEP, 2 * STEP)
+        axes = axes_at(figure, LEFT, TOP + place * block, FILTERS * STEP, 2 * STEP)
         _filters(axes, name, picture)
 
 
@@ -72,7 +72,7 @@ def _of(shown: int, all_of: int) -> str:
     return f" (first {shown} of {all_of} layers)" if shown < all_of else ""
 
 
-def _axes(figure: Any, left: float, top: float, width: float, height: float) -> Any:
+def axes_at(figure: Any, left: float, top: float, width: float, height: float) -> Any:
     """Axes at a place that is measured from the upper left corner."""
     across, down = figure.get_size_inches()
     axes = figure.add_axes(
@@ -89,17 +89,19 @@ def _words(figure: Any, top: float, words: str, **style: Any) -> None:
     figure.text(RIGHT / across, 1 - top / down, words, **style)
 
 
-def _heading(figure: Any, top: float, words: str) -> None:
+def heading(figure: Any, top: float, words: str) -> None:
+    """A title, so far from the top."""
     _words(figure, top, words, fontsize=11, color=INK)
 
 
-def _note(figure: Any, top: float, words: str) -> None:
+def note(figure: Any, top: float, words: str) -> None:
+    """A pale line below a title."""
     _words(figure, top, words, fontsize=9, color=FAINT, va="center")
 
 
 def _heat_map(figure: Any, pictures: Mapping[str, BandPicture]) -> None:
     columns = max(len(picture.names) for picture in pictures.values())
-    axes = _axes(figure, LEFT, TOP, CELL * columns, ROW * len(pictures))
+    axes = axes_at(figure, LEFT, TOP, CELL * columns, ROW * len(pictures))
     pixels = np.zeros((len(pictures), columns, 4))
     pixels[..., :3] = np.divide(ABOVE, 255)
     for row, picture in enumerate(pictures.values()):
@@ -125,14 +127,21 @@ def _histograms(figure: Any, top: float, name: str, picture: BandPicture) -> Non
     for band in range(len(picture.names)):
         line, place = divmod(band, PER_LINE)
         left = RIGHT + 0.1 + place * (PANEL_W + GAP + 0.3)
-        panel = _axes(figure, left, top + HEADING + line * LINE, PANEL_W, PANEL_H)
+        panel = axes_at(figure, left, top + HEADING + line * LINE, PANEL_W, PANEL_H)
         _histogram(panel, picture, band)
 
 
 def _histogram(axes: Any, picture: BandPicture, band: int) -> None:
-    low, high = picture.limits
+    stairs(axes, picture.before[band], picture.after[band], picture.limits)
+    axes.set_title(f"band {picture.names[band]}", loc="left", fontsize=8, color=INK, pad=3)
+    density = fraction(picture.densities[band])
+    axes.set_title(density, loc="right", fontsize=8, color=FAINT, pad=3)
+
+
+def stairs(axes: Any, before: np.ndarray, after: np.ndarray, limits: tuple[float, float]) -> None:
+    """A histogram over log10 of magnitudes, before pale, after full."""
+    low, high = limits
     edges = np.linspace(low, high, BINS + 1)
-    before, after = picture.before[band], picture.after[band]
     axes.stairs(before, edges, fill=True, color=KEPT, alpha=0.3, linewidth=0)
     axes.stairs(after, edges, fill=True, color=KEPT, linewidth=0)
     axes.stairs(before, edges, color=INK, alpha=0.7, linewidth=0.7)
@@ -144,9 +153,6 @@ def _histogram(axes: Any, picture: BandPicture, band: int) -> None:
         words, at = f"{10**limit:.2g}", axes.transAxes
         axes.text(end, -0.16, words, transform=at, ha=side, va="center", **TINY)
     axes.spines["bottom"].set(visible=True, color=FAINT, linewidth=0.7)
-    axes.set_title(f"band {picture.names[band]}", loc="left", fontsize=8, color=INK, pad=3)
-    density = fraction(picture.densities[band])
-    axes.set_title(density, loc="right", fontsize=8, color=FAINT, pad=3)
 
 
 def _filters(axes: Any, name: str, picture: BandPicture) -> None:

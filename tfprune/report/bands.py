@@ -96,7 +96,7 @@ def band_pictures(model: keras.Layer, before: Any = None) -> dict[str, BandPictu
         if state is None:
             continue
         origins = {
-            n: None if dense is None else _origin(dense, path, n, s.shape)
+            n: None if dense is None else origin_of(dense, path, n, s.shape)
             for n, s in state.specs.items()
         }
         each = {name: state.method.bands(spec) for name, spec in state.specs.items()}
@@ -106,7 +106,7 @@ def band_pictures(model: keras.Layer, before: Any = None) -> dict[str, BandPictu
     return found
 
 
-def _origin(
+def origin_of(
     dense: Mapping[str, keras.Layer], path: str, name: str, shape: tuple[int, ...]
 ) -> Tensor:
     """The weight of a layer in the model that pruning started from."""
@@ -129,7 +129,7 @@ def _picture(state: Any, name: str, each: np.ndarray, origin: Tensor | None) -> 
     spatial = method.decode(latents, spec) if origin is None else origin
     each, stored = each.reshape(-1), state.stored(name)
     count = int(each.max()) + 1
-    before, after, limits = _histograms(each, count, unpruned, stored)
+    before, after, limits = magnitudes(each, count, unpruned, stored)
     return BandPicture(
         names=tuple(map(str, range(count))),
         sizes=np.bincount(each, minlength=count),
@@ -146,7 +146,7 @@ def _array(tensor: Tensor) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(tensor), np.float32)
 
 
-def _histograms(
+def magnitudes(
     each: np.ndarray, count: int, before: np.ndarray, after: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
     """Per band and bin, how many entries are that large; zeros and NaN are in no bin."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfprune.export.files import write_atomically
-from tfprune.report import band_charts, charts
+from tfprune.report import band_charts, charts, connection_charts
 from tfprune.report.pictures import ABOVE, Picture, png
 from tfprune.report.style import STYLE
 from tfprune.report.table import (
@@ -51,6 +51,9 @@ def page(report: Report, history: Any = None, export: Any = None, title: str | N
             _section("Exported files", _exports(export)),
             _section("Kernels", _kernels(report), KERNEL_WORDS),
             _section("Frequency bands", _bands(report), band_charts.words(report.bands)),
+            _section(
+                "Connections", _connections(report), connection_charts.words(report.connections)
+            ),
             _section("Not pruned", _left_out(report)),
             _section("Notes", _notes(report)),
         ]
@@ -183,6 +186,11 @@ def _kernel(name: str, drawn: Picture) -> str:
 def _bands(report: Report) -> str:
     drawn = dict(list(report.bands.items())[:CARDS])
     return band_charts.charts(drawn) + _more(len(report.bands)) if drawn else ""
+
+
+def _connections(report: Report) -> str:
+    drawn = report.connections
+    return connection_charts.drawing(drawn, CARDS) + _more(len(drawn)) if drawn else ""
 
 
 def _left_out(report: Report) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfprune.export.files import write_atomically
 from tfprune.report.band_plot import FAINT, INK, KEPT, draw_bands, draw_filters
+from tfprune.report.connection_plot import draw_connections
 from tfprune.report.table import fraction, times
 
 if TYPE_CHECKING:
@@ -20,9 +21,15 @@ TRACK = "#e3e8ee"
 
 def plot(report: Report, path: Path, what: str = "density") -> Path:
     """Write the figure; see `Report.plot`."""
-    draw = {"density": _density, "bands": draw_bands, "filters": draw_filters}.get(what)
+    drawings = {
+        "density": _density,
+        "bands": draw_bands,
+        "filters": draw_filters,
+        "connections": draw_connections,
+    }
+    draw = drawings.get(what)
     if draw is None:
-        raise ValueError(f'`what` must be "density", "bands" or "filters". Received: {what!r}.')
+        raise ValueError(f"`what` must be one of {', '.join(drawings)}. Received: {what!r}.")
     return write_figure(path, lambda figure: draw(figure, report))
 
 

@@ -11,6 +11,7 @@ import keras
 
 from tfprune.measure import Measurement, measure
 from tfprune.report.bands import BandPicture, band_pictures
+from tfprune.report.connections import ConnectionPicture, connection_pictures
 from tfprune.report.pictures import Picture, picture
 from tfprune.report.table import inline_html, text_table
 from tfprune.training.layers import STATE, left_out, weighted_layers
@@ -27,6 +28,7 @@ class Report:
         left_out: (layer, reason) of each layer that is not pruned; empty if none is pruned.
         pictures: layer -> what the page draws of its main kernel.
         bands: layer -> its frequency bands, where its method has bands.
+        connections: layer -> the kernels between its channels, where whole ones are pruned.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Report:
     left_out: tuple[tuple[str, str], ...]
     pictures: Mapping[str, Picture] = dataclasses.field(repr=False)
     bands: Mapping[str, BandPicture] = dataclasses.field(repr=False)
+    connections: Mapping[str, ConnectionPicture] = dataclasses.field(repr=False)
 
     def __str__(self) -> str:
         return text_table(self)
@@ -43,12 +46,14 @@ class Report:
         return inline_html(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers, JSON-able: those of `Measurement.to_dict`, what was asked for, and bands."""
+        """All numbers, JSON-able: `Measurement.to_dict`, what was asked for, bands, connections."""
         data = self.measurement.to_dict()
         for row in data["layers"]:
             row["asked_sparsity"] = self.asked.get(row["name"])
             bands = self.bands.get(row["name"])
             row["band_densities"] = None if bands is None else bands.densities
+            pairs = self.connections.get(row["name"])
+            row["connections"] = None if pairs is None else pairs.to_dict()
         out = [{"name": name, "reason": reason} for name, reason in self.left_out]
         return {"model": self.name, **data, "left_out": out}
 
@@ -58,11 +63,12 @@ class Report:
         Args:
             path: where to write it.
             what: "density" of each layer; "bands", the density of each frequency band and its
-                magnitudes before and after pruning; "filters", some kernels before and after.
+                magnitudes before and after pruning; "filters", some kernels before and after;
+                "connections", the kernels between channels, how strong and which are left.
 
         Raises:
             ImportError: without matplotlib (`pip install tfprune[plots]`).
-            ValueError: for another suffix or word, or where no layer has bands, or 2-D kernels.
+            ValueError: for another suffix or word, or where no layer has what is to be drawn.
         """
         from tfprune.report.plot import plot
 
@@ -93,8 +99,8 @@ def report(
         model: a built Keras 3 model.
         input_shape: shape of one example, where the model does not know it (see
             `tfprune.measure.measure`).
-        before: the model that pruning started from, for pictures of frequency bands; without it
-            they compare with what the net holds without its masks.
+        before: the model that pruning started from, for pictures of frequency bands and of
+            connections; without it they compare with what the net holds without its masks.
 
     Raises:
         TypeError, ValueError: as `measure`; if `before` is no Keras model, or lacks a weight that
@@ -112,6 +118,7 @@ def report(
         left_out=tuple(left_out(model)) if pruned else (),
         pictures={name: value for name, value in drawn.items() if value is not None},
         bands=band_pictures(model, before),
+        connections=connection_pictures(model, before),
     )
 
 

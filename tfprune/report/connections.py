@@ -1,0 +1,113 @@
+"""What reports show of the connections between channels: how strong they are, and which are gone.
+
+A connection is the kernel from one input channel to one output channel; its strength is the norm.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune import transforms
+from tfprune.report.bands import magnitudes, origin_of
+from tfprune.report.pictures import shrink
+from tfprune.training.layers import STATE, weighted_layers
+
+
+@dataclasses.dataclass(frozen=True)
+class ConnectionPicture:
+    """Of a layer's first weight.
+
+    Attributes:
+        connections, kept: how many there are, and how many are not zero.
+        inputs, outputs: channels; `dead_inputs`, `dead_outputs` of them have no connection left.
+        before, after: int [24], histograms of log10 of the strengths that are not zero. The first
+            bin holds smaller ones too.
+        limits: log10 of the smallest and the largest strength of the bins.
+        pairs: float32 [rows, columns] in [0, 1], at most 64 x 64: input channels down, output
+            channels across, each cell the fraction of its connections that are kept.
+        from_dense: whether "before" is the model that pruning started from; else it is what the
+            net holds without its mask.
+    """
+
+    connections: int
+    kept: int
+    inputs: int
+    outputs: int
+    dead_inputs: int
+    dead_outputs: int
+    before: np.ndarray
+    after: np.ndarray
+    limits: tuple[float, float]
+    pairs: np.ndarray
+    from_dense: bool
+
+    @property
+    def density(self) -> float:
+        """The fraction of the connections that is not zero."""
+        return self.kept / max(self.connections, 1)
+
+    def to_dict(self) -> dict[str, int]:
+        """The counts."""
+        names = ("connections", "kept", "inputs", "outputs", "dead_inputs", "dead_outputs")
+        return {name: getattr(self, name) for name in names}
+
+
+def connection_pictures(model: keras.Layer, before: Any = None) -> dict[str, ConnectionPicture]:
+    """Path -> picture of the pruned layers in which connections are gone, in order of depth.
+
+    Where whole kernels are gone by any method, or connections are what the method prunes.
+    """
+    dense = None if before is None else dict(weighted_layers(before))
+    found = {}
+    for path, layer in weighted_layers(model):
+        state = getattr(layer, STATE, None)
+        for name, spec in {} if state is None else state.specs.items():
+            origin = None if dense is None else origin_of(dense, path, name, spec.shape)
+            picture = _picture(state, name, spec, origin)
+            if picture is not None:
+                found[path] = picture
+                break
+    return found
+
+
+def _picture(state: Any, name: str, spec: Any, origin: Any) -> ConnectionPicture | None:
+    left = _strengths(state.effective(name), spec)
+    each = tuple(state.masks[name].shape) == left.shape and tuple(spec.shape) != left.shape
+    gone = transforms.size(spec) > 1 and not left.all()
+    if not (each or gone):
+        return None
+    whole = state.method.decode(state.latents(name), spec) if origin is None else origin
+    flat = np.zeros(left.size, int)
+    old, new, limits = magnitudes(flat, 1, _strengths(whole, spec).reshape(-1), left.reshape(-1))
+    kept = left != 0
+    return ConnectionPicture(
+        connections=left.size,
+        kept=int(kept.sum()),
+        inputs=left.shape[0],
+        outputs=left.shape[1],
+        dead_inputs=int((~kept.any(1)).sum()),
+        dead_outputs=int((~kept.any(0)).sum()),
+        before=old[0],
+        after=new[0],
+        limits=limits,
+        pairs=shrink(kept),
+        from_dense=origin is not None,
+    )
+
+
+def _strengths(weight: Any, spec: Any) -> np.ndarray:
+    """||K|| of each connection, [cin, cout]."""
+    kernels = keras.ops.convert_to_numpy(transforms.canonical(weight, spec))
+    return np.linalg.norm(np.asarray(kernels, np.float32), axis=0)
+
+
+def words_before(pictures: Mapping[str, ConnectionPicture]) -> str:
+    """What "before" means in these pictures."""
+    if any(picture.from_dense for picture in pictures.values()):
+        return "the dense model that pruning started from"
+    return "what the net holds without its mask"
