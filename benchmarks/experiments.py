@@ -213,6 +213,24 @@ def _resnet20(
     )
 
 
+def _synaptic(lam: float, **settings: Any) -> Callable[[float], Any]:
+    """The offset scales lambda by powers of ten."""
+    return lambda offset: tfprune.SynapticStrength(lam=lam * 10**offset, **settings)
+
+
+def _vgg(name: str, title: str, method: Any, paper: dict, **changes: Any) -> Experiment:
+    settings: dict[str, Any] = {
+        "data": "cifar10",
+        "net": nets.vgg,
+        "decay": 5e-4,
+        "dense": dataclasses.replace(_RESNET20_DENSE, steps=10000, rate=0.1),
+        "pruning": dataclasses.replace(_RESNET20_PRUNING, rate=0.05),
+        "schedule": None,
+        "offsets": (0.0,),
+    }
+    return Experiment(name, title, method=method, paper=paper, **{**settings, **changes})
+
+
 EXPERIMENTS = {
     one.name: one
     for one in (
@@ -335,6 +353,31 @@ EXPERIMENTS = {
             title="Magnitude pruning on the same net, one ranking for all layers",
             paper={},
             method=_stages(tfprune.Magnitude(target_sparsity=1 - 1 / 5.45, scope="global")),
+        ),
+        _resnet20(
+            name="synaptic-resnet20",
+            title="Synaptic strength, ResNet-20, CIFAR-10",
+            paper={},
+            method=_synaptic(lam=3e-5, target_sparsity=0.6),
+        ),
+        _vgg(
+            name="synaptic-vgg",
+            title="Synaptic strength, VGG-16 of half the width, CIFAR-10, 90 % of connections",
+            method=_synaptic(lam=1e-4, target_sparsity=0.9),
+            offsets=(-1.0, -0.5, 0.0, 0.5),
+            paper={},
+        ),
+        _vgg(
+            name="synaptic-vgg-sparser",
+            title="The same, 96 % of connections, as in the paper's headline",
+            method=_synaptic(lam=1e-4, target_sparsity=0.96),
+            paper={},
+        ),
+        _vgg(
+            name="magnitude-vgg",
+            title="Magnitude pruning on the same net, one ranking for all layers",
+            method=lambda offset: tfprune.Magnitude(target_sparsity=0.9, scope="global"),
+            paper={},
         ),
     )
 }

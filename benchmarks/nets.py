@@ -97,6 +97,21 @@ def resnet20(decay: float = 0.0) -> keras.Model:
     return keras.Model(inputs, classes(x), name="resnet20")
 
 
+def vgg(decay: float = 0.0) -> keras.Model:
+    """VGG-16 for CIFAR-10 at half its width: 13 convolutions with batch normalization."""
+    inputs = keras.Input((32, 32, 3))
+    x = layers.Normalization(mean=CIFAR10_MEAN, variance=CIFAR10_VARIANCE)(inputs)
+    for stage, widths in enumerate([(32,) * 2, (64,) * 2, (128,) * 3, (256,) * 3, (256,) * 3], 1):
+        for number, channels in enumerate(widths, 1):
+            x = _conv_bn(x, channels, 1, decay, relu=True, name=f"conv{stage}_{number}")
+        x = layers.MaxPooling2D()(x)
+    x = layers.Flatten(dtype="float32")(x)
+    classes = layers.Dense(
+        10, kernel_regularizer=keras.regularizers.L2(decay / 2), dtype="float32", name="head"
+    )
+    return keras.Model(inputs, classes(x), name="vgg")
+
+
 def _conv_bn(x: Any, channels: int, stride: int, decay: float, relu: bool, name: str) -> Any:
     x = layers.Conv2D(
         channels,

@@ -102,19 +102,26 @@ def table(title: str, report: dict[str, Any]) -> str:
         "",
         f"{report['hardware']}, {report['date']}.",
         "",
-        "| | dense error % | error % | compression | weights only | with indices | seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| | dense error % | error % | compression | weights only | with indices | multiply-adds "
+        "| connections left % | seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     paper = report["paper"]
     if paper:
         figures = (paper["dense_error"], paper["test_error"], paper["compression"])
-        lines.append(f"| paper | {' | '.join(map(str, figures))} | | | |")
+        lines.append(f"| paper | {' | '.join(map(str, figures))} | | | | | |")
     rows = report["rows"]
     for row in rows:
         lines.append(_line(f"seed {row['seed']}", row))
     if len(rows) > 1:
         lines.append(_line("**mean**", _summary(rows, lambda v: sum(v) / len(v))))
         lines.append(_line("spread (max - min)", _summary(rows, lambda v: max(v) - min(v))))
+    for row in rows:
+        if row.get("last_errors"):
+            errors = ", ".join(f"{value:.2f}" for value in row["last_errors"])
+            mean = sum(row["last_errors"]) / len(row["last_errors"])
+            lines += ["", f"Seed {row['seed']}, error % after each of the last epochs: {errors}"]
+            lines[-1] += f" (mean {mean:.2f})."
     if report["curve"]:
         lines += ["", "Trade-off on the validation split, seed 0:", ""]
         lines += ["| offset of c | validation error % | compression |", "|---|---|---|"]
@@ -125,14 +132,29 @@ def table(title: str, report: dict[str, Any]) -> str:
 
 
 def _summary(rows: list[dict[str, Any]], how: Any) -> dict[str, float]:
-    keys = ("dense_error", "test_error", *COUNTS, "seconds")
-    return {key: how([row[key] for row in rows]) for key in keys}
+    keys = ("dense_error", "test_error", *COUNTS, "seconds", "theoretical_speedup", "connections")
+    shared = [key for key in keys if all(key in row for row in rows)]
+    found = {key: how([row[key] for row in rows]) for key in shared}
+    if found.get("connections"):
+        found["connections_left"] = how([_left(row) for row in rows])
+    return found
+
+
+def _left(row: dict[str, Any]) -> float | None:
+    """Percent of the connections that are left, of a net whose connections are pruned."""
+    if "connections_left" in row:
+        return row["connections_left"]
+    count = row.get("connections")
+    return 100 * row["connections_kept"] / count if count else None
 
 
 def _line(name: str, row: dict[str, Any]) -> str:
     counts = " | ".join(f"{row[key]:.1f}" for key in COUNTS)
     errors = f"{row['dense_error']:.2f} | {row['test_error']:.2f}"
-    return f"| {name} | {errors} | {counts} | {row['seconds']:.0f} |"
+    work = f"{row['theoretical_speedup']:.1f}" if "theoretical_speedup" in row else ""
+    left = _left(row)
+    pairs = "" if left is None else f"{left:.1f}"
+    return f"| {name} | {errors} | {counts} | {work} | {pairs} | {row['seconds']:.0f} |"
 
 
 def _write(out: Path, experiment: Any, report: dict[str, Any]) -> None:

@@ -19,8 +19,10 @@ from text import load_text
 import tfprune
 from tfprune.data import load_data
 from tfprune.measure import measure
+from tfprune.report import report
 
 EPOCH = 1000  # steps between backups
+LAST = 4  # epochs of a thousand steps after which the error is measured
 HELD_OUT = 10_000  # images of the training set that make the validation split
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -57,8 +59,12 @@ def run(
     schedule = _seeded(experiment.schedule, seed)
     start = _start(experiment, dense)
     pruned = tfprune.prune(start, experiment.method(offset), schedule)
-    seconds = _fit(pruned, experiment.pruning, seed + 1, fit_pair, folder / f"offset{offset:+g}")
+    watch = _Watch(experiment, evaluation, folder / f"offset{offset:+g}" / "errors.json")
+    seconds = _fit(
+        pruned, experiment.pruning, seed + 1, fit_pair, folder / f"offset{offset:+g}", watch
+    )
     counts = measure(pruned)
+    pairs = report(pruned).connections.values()
     row = {
         "seed": seed,
         "offset": offset,
@@ -67,6 +73,10 @@ def run(
         "compression": counts.compression,
         "compression_weights": counts.compression_weights,
         "compression_with_indices": counts.compression_with_indices,
+        "theoretical_speedup": counts.theoretical_speedup,
+        "connections": sum(p.connections for p in pairs),
+        "connections_kept": sum(p.kept for p in pairs),
+        "last_errors": watch.errors,
         "seconds": round(seconds if experiment.scratch else dense_seconds + seconds, 1),
         "kept": {layer.name: layer.nonzero for layer in counts.layers},
     }
@@ -127,7 +137,9 @@ def train_dense(
     return plain, json.loads((folder / "dense.json").read_text())["seconds"]
 
 
-def _fit(model: keras.Model, how: Training, seed: int, data: Pair, folder: Path) -> float:
+def _fit(
+    model: keras.Model, how: Training, seed: int, data: Pair, folder: Path, *callbacks: Any
+) -> float:
     """Train, with a backup after every thousand steps; returns seconds, over all its starts."""
     rate = _Rate(how)
     optimizer: Any = keras.optimizers.SGD(rate, momentum=how.momentum, nesterov=how.nesterov)
@@ -136,14 +148,13 @@ def _fit(model: keras.Model, how: Training, seed: int, data: Pair, folder: Path)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, metrics=["accuracy"])
     clock = _Clock(folder / "seconds.json")
-    callbacks = [keras.callbacks.BackupAndRestore(str(folder / "backup")), clock]
-    if tfprune.is_pruned(model):
-        callbacks.append(tfprune.PruningCallback())
+    resume = keras.callbacks.BackupAndRestore(str(folder / "backup"))
+    pruning = [tfprune.PruningCallback()] if tfprune.is_pruned(model) else []
     model.fit(
         batches(data, how, seed),
         epochs=-(-how.steps // EPOCH),
         steps_per_epoch=min(EPOCH, how.steps),
-        callbacks=callbacks,
+        callbacks=[resume, clock, *pruning, *callbacks],
         verbose=1 if sys.stderr.isatty() else 2,
     )
     return clock.seconds
@@ -214,6 +225,23 @@ class _Rate(keras.optimizers.schedules.LearningRateSchedule):
     def from_config(cls, config: dict[str, Any]) -> _Rate:
         """The inverse of `get_config`."""
         return cls(Training(**config))
+
+
+class _Watch(keras.callbacks.Callback):
+    """Errors in percent after each of the last epochs, which nothing is chosen by."""
+
+    def __init__(self, experiment: Experiment, data: Pair, path: Path) -> None:
+        super().__init__()
+        self.experiment, self.data, self.path = experiment, data, path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.errors = json.loads(path.read_text()) if path.exists() else []
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Measure, where the net is an image classifier that learns at several epochs."""
+        if self.data[1].ndim == 1 and epoch >= self.params["epochs"] - LAST:
+            now = error(_in_float32(self.model, self.experiment), self.data)
+            self.errors = [*self.errors, now][-LAST:]
+            write_json(self.path, self.errors)
 
 
 class _Clock(keras.callbacks.Callback):
