@@ -55,6 +55,23 @@ def result(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
+def test_synaptic_strength_and_shrinking(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deep = keras.Sequential(
+        [keras.Input((6,)), *(L.Dense(24, activation="relu") for _ in range(3)), L.Dense(3)]
+    )
+    deep.save(tmp_path / "deep.keras")
+    small = tmp_path / "small.keras"
+    options = ("--method", "synaptic", "--data", folder / "data.npz", "--epochs", 4, "--shrink")
+    found = result(
+        capsys, "prune", tmp_path / "deep.keras", "--out", small, "--sparsity", 0.97, *options
+    )
+    assert found["layers"][1]["density"] < 0.1
+    model = keras.models.load_model(small)
+    assert not tfprune.is_pruned(model) and model.count_params() < deep.count_params()
+
+
 def test_prune_report_export(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,6 +88,10 @@ def test_prune_report_export(
     numbers = result(capsys, "report", small, "--html", tmp_path / "r.html")
     assert numbers["nonzero"] == found["nonzero"]
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+
+    picture = tmp_path / "r.png"
+    result(capsys, "report", small, "--plot", picture, "--what", "density", "--before", model)
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
     exported = result(capsys, "export", small, lite, "--storage", "int8", "--representative", data)
     assert exported["bytes"] == lite.stat().st_size

@@ -100,7 +100,9 @@ def _prune(options: argparse.Namespace) -> tuple[str, Any]:
         model, method, data, options.epochs, options.batch_size, options.learning_rate
     )
     after = workflow.score(pruned.predict(data.test[0], verbose=0), data.test)
-    workflow.save_model(tfprune.strip(pruned) if options.strip else pruned, options.out)
+    plain = options.strip or options.shrink
+    written = tfprune.strip(pruned, shrink=options.shrink) if plain else pruned
+    workflow.save_model(written, options.out)
     numbers = tfprune.report(pruned)
     metric = next(iter(after))
     lines = f"\n{numbers}\n\ntest {metric}: {before[metric]:.4f} before, {after[metric]:.4f} pruned"
@@ -115,11 +117,12 @@ def _report(options: argparse.Namespace) -> tuple[str, Any]:
     import tfprune
     from tfprune.workflow import read_model
 
-    numbers = tfprune.report(read_model(options.model), input_shape=options.input_shape)
+    before = None if options.before is None else read_model(options.before)
+    numbers = tfprune.report(read_model(options.model), options.input_shape, before)
     if options.html is not None:
         numbers.to_html(options.html)
     if options.plot is not None:
-        numbers.plot(options.plot)
+        numbers.plot(options.plot, options.what)
     return str(numbers), numbers.to_dict()
 
 
@@ -257,7 +260,7 @@ def _prune_options(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, help="the .keras file to write")
     add(
         "--method",
-        choices=("surgery", "frequency", "sensitivity", "magnitude"),
+        choices=("surgery", "frequency", "synaptic", "sensitivity", "magnitude"),
         default="surgery",
         help="how to prune",
     )
@@ -267,6 +270,7 @@ def _prune_options(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=_positive, default=64, help="examples per step")
     add("--learning-rate", type=_rate, default=1e-3, help="of Adam, at the start")
     add("--strip", action="store_true", help="write plain Keras layers, zeros baked in")
+    add("--shrink", action="store_true", help="the same, without channels that nothing needs")
     _data_options(parser)
 
 
@@ -275,6 +279,13 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
     add("model", type=Path, help="a .keras file")
     add("--html", type=Path, metavar="FILE", help="write a page too")
     add("--plot", type=Path, metavar="FILE", help="write a .png, .svg or .pdf plot too")
+    add(
+        "--what",
+        choices=("density", "bands", "filters", "connections"),
+        default="density",
+        help="to draw in the plot",
+    )
+    add("--before", type=Path, metavar="FILE", help="the .keras file that pruning started from")
     add("--input-shape", type=_shape, metavar="H,W,C", help="of one example, if not in the model")
 
 

@@ -21,6 +21,7 @@ from tfprune.data import Data, Pair, read_arrays
 METHODS = {
     "surgery": "NetworkSurgery",
     "frequency": "FrequencyDomain",
+    "synaptic": "SynapticStrength",
     "sensitivity": "SensitivityDriven",
     "magnitude": "Magnitude",
 }
