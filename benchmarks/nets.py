@@ -16,6 +16,8 @@ CIFAR10_VARIANCE = (0.0610, 0.0593, 0.0684)
 class BatchNormalization(layers.BatchNormalization):
     """Keras' layer by TensorFlow's fused kernel: a ResNet-20 step takes a fifth less."""
 
+    computes_as = layers.BatchNormalization  # so that scales fold and channels are removed
+
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalise [n, h, w, c]; in training by the batch, and keep running statistics."""
         if not training:

@@ -155,7 +155,7 @@ class Method:
         return self, schedule
 
     def leave_out(self, paths: Sequence[str]) -> set[str]:
-        """Of all layers that could be pruned, those to leave out unless the user selects layers."""
+        """Of all layers that could be pruned, those to leave out where there are no `filters`."""
         return set()
 
     def check_layers(

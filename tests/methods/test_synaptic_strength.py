@@ -232,6 +232,279 @@ def test_scales_stay_fixed_in_a_model_read_from_a_file(tmp_path):
     assert all(layer.gamma.trainable for layer in plain.layers if hasattr(layer, "gamma"))
 
 
+def sequential(*layers, shape=(8, 8, 3)):
+    return keras.Sequential([keras.Input(shape), *layers])
+
+
+def around(*between, channels=6):
+    """A convolution, a normalization, what is given, and a convolution."""
+    return sequential(L.Conv2D(channels, 3, padding="same"), *between, L.Conv2D(4, 3))
+
+
+def relu(x):
+    return keras.ops.minimum(keras.ops.maximum(x, 0.0), 0.5)
+
+
+class ByChannels(L.Identity):
+    def call(self, x):
+        return x / (1e-3 + keras.ops.sum(keras.ops.abs(x), axis=-1, keepdims=True))
+
+
+class Standardised(L.Conv2D):
+    def call(self, x):
+        kernel = self.kernel / keras.ops.sqrt(keras.ops.mean(self.kernel**2, (0, 1, 2)))
+        return keras.ops.conv(x, kernel, self.strides, self.padding) + self.bias
+
+
+def shared_normalization():
+    inputs = keras.Input((8, 8, 3))
+    norm = L.BatchNormalization()
+    one, other = (L.Conv2D(4, 3)(norm(L.Conv2D(6, 3)(inputs))) for _ in range(2))
+    return keras.Model(inputs, [one, other])
+
+
+UNUSUAL = {
+    "rows": lambda: around(L.BatchNormalization(axis=1), L.ReLU(), channels=8),
+    "rows, fewer": lambda: around(L.BatchNormalization(axis=1), L.ReLU()),
+    "rows, flat": lambda: sequential(
+        L.Conv2D(6, 3, padding="same"), L.BatchNormalization(axis=1), L.Flatten(), L.Dense(4)
+    ),
+    "rows, dense": lambda: sequential(
+        L.Conv1D(12, 3, padding="same"), L.BatchNormalization(axis=1), L.Dense(4), shape=(6, 6)
+    ),
+    "subclass between": lambda: around(L.BatchNormalization(), ByChannels()),
+    "subclass reads": lambda: sequential(
+        L.Conv2D(6, 3), L.BatchNormalization(), L.ReLU(), Standardised(4, 3)
+    ),
+    "a function called relu": lambda: around(L.BatchNormalization(), L.Activation(relu)),
+    "a layer as activation": lambda: around(L.BatchNormalization(), L.Activation(L.Softmax())),
+    "shared": shared_normalization,
+    "flat": lambda: sequential(L.Conv2D(6, 3), L.BatchNormalization(), L.Flatten(), L.Dense(4)),
+}
+
+
+def all_outputs(model, x):
+    return [to_numpy(y) for y in keras.tree.flatten(model(x))]
+
+
+def assert_same_function(model, change, x=None):
+    if x is None:
+        x = np.random.default_rng(1).normal(size=(4, *model.input_shape[1:])).astype("float32")
+    before = all_outputs(model, x)
+    for a, b in zip(before, all_outputs(change(model), x), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5 * np.abs(a).max())
+
+
+def in_place(model, **settings):
+    method = tfprune.SynapticStrength(0.5, keep_ends=False, **settings)
+    return tfprune.prune(model, method, in_place=True)
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_conversion_is_exact_around_unusual_layers(name):
+    assert_same_function(randomised(UNUSUAL[name]()), in_place)
+
+
+class CallsInside(keras.Model):
+    """Calls a normalization outside of the graph that it is also in."""
+
+    def __init__(self):
+        super().__init__()
+        inputs = keras.Input((8, 8, 3))
+        self.norm = L.BatchNormalization()
+        self.graph = keras.Model(inputs, L.Conv2D(4, 3)(L.ReLU()(self.norm(inputs))))
+
+    def call(self, x):
+        return keras.ops.mean(self.graph(x), (1, 2)) + keras.ops.mean(self.norm(x))
+
+
+def test_conversion_leaves_layers_that_are_called_elsewhere():
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    model = CallsInside()
+    model(x)
+    assert_same_function(randomised(model), in_place, x)
+    model = randomised(around(L.BatchNormalization(), L.ReLU()))
+    other = keras.Model(model.inputs, L.Conv2D(2, 1)(model.layers[2].output))
+    before = all_outputs(other, x)
+    in_place(model)
+    np.testing.assert_allclose(all_outputs(other, x), before, rtol=1e-4, atol=1e-5)
+
+
+class Renamed(L.BatchNormalization):
+    computes_as = L.BatchNormalization
+
+
+@pytest.mark.parametrize("cls", [L.BatchNormalization, Renamed, type("Own", (Renamed,), {})])
+def test_a_normalization_of_your_own_folds_if_it_says_what_it_computes(cls):
+    model = randomised(around(cls(), L.ReLU()))
+    source = list(states(in_place(model)).values())[1].facts.scales_from
+    assert bool(source) == ("computes_as" in vars(cls) or cls is L.BatchNormalization)
+
+
+def test_models_made_by_add_fold_in_place():
+    model = keras.Sequential()
+    for layer in (keras.Input((8, 8, 3)), L.Conv2D(4, 3), L.BatchNormalization(), L.Conv2D(4, 3)):
+        model.add(layer)
+    sources = [state.facts.scales_from for state in states(in_place(model)).values()]
+    assert sources == ["", model.layers[1].name]
+
+
+def test_a_sequential_model_without_a_graph_is_pruned():
+    model = keras.Sequential([L.Concatenate(), L.Dense(5), L.Dense(4)])
+    model([np.zeros((1, 3)), np.zeros((1, 2))])
+    assert len(states(in_place(model))) == 2
+
+
+@pytest.mark.parametrize("tiny", [1e-3, 1e-6, 1e-20, 1e-42])
+def test_tiny_scales_stay(tiny):
+    model = randomised(around(L.BatchNormalization(), L.ReLU()))
+    norm = model.layers[1]
+    norm.gamma.assign([tiny, tiny, 0.5, 0.7, 2.0, 1.0])
+    norm.beta.assign(np.abs(norm.beta))
+    assert_same_function(model, in_place)
+    np.testing.assert_array_equal(norm.gamma, np.float32([tiny, tiny, 1, 1, 1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"), [("float16", 1e-4), ("float16", 60), ("float32", 1e-30), ("float32", 1e30)]
+)
+def test_kernels_of_any_size_keep_their_values(dtype, size):
+    model = sequential(*(L.Conv2D(4, 3, dtype=dtype) for _ in range(2)))
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        layer.kernel.assign(size * rng.normal(size=layer.kernel.shape))
+    kernels = [to_numpy(layer.kernel) for layer in model.layers]
+    for state, kernel in zip(states(in_place(model)).values(), kernels, strict=True):
+        np.testing.assert_allclose(to_numpy(state.effective("kernel")), kernel, rtol=2e-3)
+
+
+def test_zero_kernels_learn():
+    zeros = L.Conv2D(4, 3, kernel_initializer="zeros")
+    pruned = in_place(sequential(L.Conv2D(6, 3, activation="relu"), zeros), lam=0.0)
+    assert not to_numpy(zeros.kernel).any()
+    pruned.compile(keras.optimizers.SGD(0.1), "mse")
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(16, 8, 8, 3)), rng.normal(size=(16, 4, 4, 4))
+    pruned.fit(x, y, verbose=0, callbacks=[tfprune.PruningCallback(total_steps=100)])
+    assert (to_numpy(zeros.kernel) != 0).mean() > 0.9
+
+
+def small_net():
+    model = randomised(
+        sequential(
+            *(L.Conv2D(6, 3, padding="same", name="a"), L.BatchNormalization(name="na"), L.ReLU()),
+            *(L.Conv2D(6, 3, padding="same", name="b"), L.BatchNormalization(name="nb"), L.ReLU()),
+            *(L.GlobalAveragePooling2D(), L.Dense(3, name="c")),
+        )
+    )
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=shape).astype("float32") for shape in ((16, 8, 8, 3), (16, 3)))
+    return model, x, y
+
+
+def gammas(model):
+    layers = [x for x in model._flatten_layers() if isinstance(x, L.BatchNormalization)]
+    return [x.gamma.trainable for x in layers]
+
+
+def test_a_trained_model_is_pruned_in_place_trained_stripped_and_trained():
+    model, x, y = small_net()
+    model.compile(keras.optimizers.Adam(1e-3), "mse")
+    model.fit(x, y, 8, verbose=0)
+    with pytest.warns(UserWarning, match="optimizer starts afresh"):
+        in_place(model)
+    history = model.fit(x, y, 8, 8, verbose=0, callbacks=[tfprune.PruningCallback()])
+    assert history.history["sparsity"][-1] == pytest.approx(0.5, abs=0.01)
+    expected = all_outputs(model, x)
+    with pytest.warns(UserWarning, match="optimizer starts afresh"):
+        tfprune.strip(model, in_place=True)
+    np.testing.assert_allclose(all_outputs(model, x), expected, rtol=1e-4, atol=1e-5)
+    model.fit(x, y, 8, verbose=0)
+
+
+def test_layers_with_different_schedules_are_refused():
+    schedules = {"a|b": tfprune.SynapticSchedule(0.2), "c": tfprune.SynapticSchedule(0.8)}
+    with pytest.raises(ValueError, match="one schedule"):
+        tfprune.prune(small_net()[0], tfprune.SynapticStrength(keep_ends=False), schedules)
+
+
+def test_scales_stay_held_and_come_back_as_they_were():
+    model, *_ = small_net()
+    model.get_layer("na").gamma.trainable = False
+    pruned = tfprune.prune(model, tfprune.SynapticStrength(0.5, keep_ends=False))
+    pruned.trainable = False
+    assert gammas(tfprune.strip(pruned)) == [False, False]
+    pruned = tfprune.prune(model, tfprune.SynapticStrength(0.5, keep_ends=False))
+    assert gammas(tfprune.strip(pruned)) == [False, True] and gammas(pruned) == [False, False]
+    pruned.trainable = False
+    pruned.trainable = True
+    assert gammas(pruned) == [False, False] and gammas(tfprune.strip(pruned)) == [True, True]
+
+
+@pytest.mark.parametrize("place", [False, True])
+def test_scales_come_back_in_a_model_around(place):
+    model, x, _ = small_net()
+    pruned = tfprune.prune(model, tfprune.SynapticStrength(0.5, keep_ends=False))
+    inputs = keras.Input((8, 8, 3))
+    outer = keras.Model(inputs, L.Dense(2)(pruned(inputs)))
+    expected = all_outputs(outer, x)
+    plain = tfprune.strip(outer, in_place=place)
+    assert gammas(plain) == [True, True]
+    np.testing.assert_allclose(all_outputs(plain, x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_scales_stay_held_where_strip_fails():
+    class Odd(keras.Model):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def call(self, x):
+            return self.inner(x)
+
+    model, x, _ = small_net()
+    odd = Odd(model)
+    odd(x)
+    in_place(odd)
+    with pytest.raises(ValueError, match="cannot be copied"):
+        tfprune.strip(odd)
+    assert gammas(odd) == [False, False]
+
+
+def test_a_target_counts_in_whole_connections(recwarn):
+    model = sequential(L.Conv2D(5, 3), shape=(8, 8, 5))
+    pruned = in_place(model)
+    pruned.compile("sgd", "mse")
+    x, y = np.zeros((8, 8, 8, 5)), np.zeros((8, 6, 6, 5))
+    pruned.fit(x, y, 2, 5, verbose=0, callbacks=[tfprune.PruningCallback()])
+    assert not [w for w in recwarn if "Target" in str(w.message)]
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        (tfprune.SynapticStrength(0.5), ["b"]),
+        ({".*": tfprune.SynapticStrength(0.5)}, ["b"]),
+        ({"[ab]": tfprune.SynapticStrength(0.5), "c": tfprune.Magnitude(0.5)}, ["b", "c"]),
+        ({"[ab]": tfprune.SynapticStrength(0.5, keep_ends=False)}, ["a", "b"]),
+    ],
+)
+def test_ends_are_those_of_the_model(method, expected):
+    assert list(states(tfprune.prune(small_net()[0], method))) == expected
+
+
+def test_a_direction_that_is_not_finite_stops_the_update():
+    now = tfprune.SynapticSchedule(begin_step=0, end_step=2, frequency=1)
+    method = tfprune.SynapticStrength(0.5, keep_ends=False, score_by="entropy")
+    pruned = tfprune.prune(small_net()[0], method, now)
+    slot = pruned.get_layer("a")._kernel
+    slot.assign(np.full(slot.shape, np.nan))
+    with pytest.raises(ValueError, match="must stay finite"):
+        for pruner in [tfprune.Pruner(pruned, 10)] * 3:
+            pruner.update()
+    assert states(pruned)["a"].sparsity() == 0
+
+
 APPLICATIONS = {
     "MobileNetV2": {"alpha": 0.35},
     "ResNet50V2": {},

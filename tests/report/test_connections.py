@@ -71,6 +71,38 @@ def test_before_is_the_model_given():
         tfprune.report(model, before=keras.Sequential([keras.Input((2,)), L.Dense(2)]))
 
 
+def test_before_has_the_scales_that_moved():
+    first, second = L.Conv2D(4, 3, name="first"), L.Conv2D(5, 3, name="second")
+    norm = L.BatchNormalization(gamma_initializer=keras.initializers.Constant(0.01))
+    dense = keras.Sequential([keras.Input((8, 8, 3)), first, norm, L.ReLU(), second])
+    model = tfprune.prune(dense, tfprune.SynapticStrength(0.5), filters=["second"])
+    for before in (dense, model):
+        picture = connection_pictures(model, before)["second"]
+        np.testing.assert_array_equal(picture.before, picture.after)
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (lambda: L.Conv2D(6, 3, groups=2, name="second"), (4, 6, 1, 0)),
+        (
+            lambda: L.DepthwiseConv2D(3, depth_multiplier=2, name="second"),
+            (4, 8, 1, 3),
+        ),
+    ],
+)
+def test_channels_are_those_of_the_layer(layer, expected):
+    dense = keras.Sequential([keras.Input((8, 8, 3)), L.Conv2D(4, 3), layer()])
+    model = tfprune.prune(dense, tfprune.SynapticStrength(0.5), filters=["second"])
+    mask = model.layers[-1].prune_state.masks["kernel"]
+    kept = np.ones(mask.shape, bool)
+    kept[0, :3] = False
+    mask.assign(kept)
+    found = connection_pictures(model)["second"]
+    counts = (found.inputs, found.outputs, found.dead_inputs, found.dead_outputs)
+    assert counts == expected
+
+
 def test_any_method_that_loses_whole_kernels_is_drawn_and_others_are_not(tmp_path):
     model = tfprune.prune(net(), tfprune.Magnitude(0.5), filters=["second"])
     assert connection_pictures(model) == {}

@@ -195,3 +195,18 @@ def test_current_call_context_says_whether_it_trains() -> None:
     probe(np.ones((1, 1)), training=True)
     probe(np.ones((1, 1)), training=False)
     assert seen == [True, False], f"{HERE}: `current_call_ctx` said {seen}"
+
+
+def test_graphs_tell_their_calls_and_arguments() -> None:
+    from tfprune.training import _keras
+
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(2), layers.BatchNormalization()])
+    dense, norm = model.layers
+    graph = _keras.graph_of(model)
+    assert isinstance(graph, _keras.Functional), f"{HERE}: `Sequential._functional` is {graph!r}"
+    found = [(operation, arguments) for operation, _, _, arguments in _keras.calls(graph)]
+    assert [operation for operation, _ in found] == [dense, norm], f"{HERE}: calls {found}"
+    plain = [len(args) == 1 and not any(named.values()) for _, (args, named) in found]
+    assert all(plain), f"{HERE}: {found}"
+    assert _keras.read_by(dense) == [norm], f"{HERE}: `_outbound_nodes` has changed"
+    assert _keras.read_from(norm) == [dense], f"{HERE}: `_inbound_nodes` has changed"

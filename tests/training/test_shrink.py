@@ -47,13 +47,13 @@ def random_net(rng):
 
 def with_dead_channels(model, rng):
     """Random weights and statistics; whole rows and columns of the kernels are zero."""
-    for layer in model.layers:
-        for variable in layer.trainable_variables:
+    for layer in model._flatten_layers():
+        for variable in layer._trainable_variables:
             variable.assign(0.5 * rng.normal(size=variable.shape))
         if isinstance(layer, L.BatchNormalization):
             layer.moving_mean.assign(0.3 * rng.normal(size=layer.moving_mean.shape))
             layer.moving_variance.assign(rng.uniform(0.5, 2, layer.moving_variance.shape))
-        if hasattr(layer, "kernel"):
+        if hasattr(layer, "kernel") and len(layer.kernel.shape) > 1:
             cin, cout = layer.kernel.shape[-2:]
             mask = rng.random((cin, cout)) > 0.4
             mask[rng.random(cin) < 0.3] = False
@@ -118,3 +118,231 @@ def test_strip_shrinks_a_pruned_net():
     small.fit(x, y, verbose=0)
     with pytest.raises(ValueError, match="in place"):
         tfprune.strip(pruned, in_place=True, shrink=True)
+
+
+IMAGE = (8, 8, 3)
+
+
+def net(*layers, shape=IMAGE):
+    return lambda: keras.Sequential([keras.Input(shape), *[make() for make in layers]])
+
+
+def conv(channels=6, size=3, **options):
+    return lambda: L.Conv2D(channels, size, **options)
+
+
+def shared_conv():
+    inputs = keras.Input(IMAGE)
+    both = L.Conv2D(6, 3, padding="same")
+    one = both(L.Conv2D(5, 3, padding="same")(inputs))
+    other = both(L.Conv2D(5, 1)(inputs))
+    return keras.Model(inputs, [L.Conv2D(3, 1)(one), L.Conv2D(2, 1)(other)])
+
+
+def shared_loop():
+    inputs = keras.Input(IMAGE)
+    x, again, norm = (
+        L.Conv2D(6, 3, padding="same")(inputs),
+        L.Conv2D(6, 3, padding="same"),
+        L.BatchNormalization(),
+    )
+    for _ in range(2):
+        x = L.ReLU()(norm(again(x)))
+    return keras.Model(inputs, L.Dense(3)(L.Flatten()(x)))
+
+
+def shared_normalization():
+    inputs = keras.Input(IMAGE)
+    norm = L.BatchNormalization()
+    one, other = norm(L.Conv2D(6, 3)(inputs)), norm(L.Conv2D(6, 3)(inputs))
+    return keras.Model(inputs, [L.Conv2D(3, 3)(one), L.Conv2D(2, 3)(other)])
+
+
+def siamese():
+    left, right = keras.Input(IMAGE), keras.Input(IMAGE)
+    first, second = L.Conv2D(6, 3, activation="relu"), L.Conv2D(6, 3, activation="relu")
+    ends = [L.Conv2D(3, 1)(second(first(x))) for x in (left, right)]
+    return keras.Model([left, right], ends)
+
+
+def adapted(nested=False):
+    scale = L.Normalization()
+    scale.adapt(np.random.default_rng(0).uniform(3, 12, (50, 5)))
+    inputs = keras.Input((5,))
+    x = scale(inputs)
+    if nested:
+        x = keras.Model(inputs, L.Dense(4)(x))(outer := keras.Input((5,)))
+        inputs = outer
+    return keras.Model(inputs, L.Dense(3)(L.Dense(8, activation="relu")(x)))
+
+
+def masked(end):
+    inputs = keras.Input((10,), dtype="int32")
+    x = L.Dense(6, activation="relu")(L.Embedding(20, 8, mask_zero=True)(inputs))
+    x = L.BatchNormalization()(L.Dropout(0.1)(x))
+    return keras.Model(inputs, L.Dense(3)(end(L.Dense(4)(x))))
+
+
+def single_operand():
+    inputs = keras.Input(IMAGE)
+    x = L.Concatenate()([L.Add()([L.Conv2D(6, 3)(inputs)])])
+    return keras.Model(inputs, L.Conv2D(4, 3)(x))
+
+
+class ByChannels(L.Identity):
+    def call(self, x):
+        return x / (1e-3 + keras.ops.sum(keras.ops.abs(x), axis=-1, keepdims=True))
+
+
+class Standardised(L.Conv2D):
+    def call(self, x):
+        kernel = self.kernel - keras.ops.mean(self.kernel, axis=(0, 1, 2), keepdims=True)
+        return keras.ops.conv(x, kernel, self.strides, self.padding) + self.bias
+
+
+class Twice(L.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+def nested(*layers):
+    inner = keras.Sequential([keras.Input(IMAGE), L.Conv2D(4, 3), *layers])
+    inputs = keras.Input(IMAGE)
+    return keras.Model(inputs, L.Conv2D(3, 1)(L.Conv2D(3, 1)(inner(inputs))))
+
+
+def trained_statistics():
+    inputs = keras.Input((8,))
+    x = L.BatchNormalization()(L.Dense(6)(inputs), training=True)
+    return keras.Model(inputs, L.Dense(3)(x))
+
+
+def a_model_of_its_own_call():
+    class Own(keras.Model):
+        def call(self, inputs):
+            return 2 * super().call(inputs)
+
+    inputs = keras.Input(IMAGE)
+    return Own(inputs, L.Conv2D(3, 3)(L.Conv2D(4, 3)(inputs)))
+
+
+FACTORS = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+UNUSUAL = {
+    "shared convolution": shared_conv,
+    "shared in a loop": shared_loop,
+    "shared normalization": shared_normalization,
+    "siamese": siamese,
+    "another axis": net(conv(), lambda: L.BatchNormalization(axis=1), L.ReLU, conv(4)),
+    "adapted": adapted,
+    "adapted, nested": lambda: adapted(nested=True),
+    "mask, recurrent": lambda: masked(L.LSTM(5)),
+    "mask, pooling": lambda: masked(L.GlobalAveragePooling1D()),
+    "single operand": single_operand,
+    "long signal": net(
+        lambda: L.Conv1D(6, 16, strides=4, activation="relu"),
+        L.GlobalAveragePooling1D,
+        lambda: L.Dense(3),
+        shape=(None, 1),
+    ),
+    "long pool": net(
+        lambda: L.Conv1D(6, 3, activation="relu"),
+        lambda: L.MaxPooling1D(10),
+        L.GlobalAveragePooling1D,
+        lambda: L.Dense(3),
+        shape=(None, 1),
+    ),
+    "flat, unknown": net(conv(5, 1), conv(4), L.Flatten, shape=(None, None, 3)),
+    "subclass, entrywise": net(conv(8), ByChannels, conv(4)),
+    "subclass, kernel": net(conv(8), lambda: Standardised(6, 3), conv(4)),
+    "softmax layer": net(conv(8, activation=L.Softmax()), conv(4)),
+    "softmax, depthwise": net(conv(8), lambda: L.DepthwiseConv2D(3, activation="softmax"), conv(4)),
+    "activation with weights": net(conv(8, activation=L.PReLU()), conv(4)),
+    "factors by channel": net(conv(), lambda: L.Rescaling(FACTORS, FACTORS), conv(4)),
+    "dropout of a shape": net(conv(), lambda: L.Dropout(0.5, (None, 1, 1, 6)), conv(4)),
+    "lambda": net(conv(), lambda: L.Lambda(lambda x: 2 * x), conv(4)),
+    "unregistered, nested": lambda: nested(Twice()),
+    "lambda, nested": lambda: nested(L.Lambda(lambda x: 2 * x)),
+    "training statistics": trained_statistics,
+}
+
+
+def samples(model, rng, size=33):
+    for tensor in model.inputs:
+        shape = (4, *(size if n is None else n for n in tensor.shape[1:]))
+        kind = str(tensor.dtype)
+        yield rng.integers(0, 20, shape) if kind == "int32" else rng.normal(size=shape).astype(kind)
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_layers_and_calls_keep_what_they_see(name):
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    model = with_dead_channels(UNUSUAL[name](), rng)
+    small = shrunk(model)
+    x = list(samples(model, rng))
+    x = x if len(x) > 1 else x[0]
+    expected, found = keras.tree.flatten(model(x)), keras.tree.flatten(small(x))
+    for a, b in zip(expected, found, strict=True):
+        scale = float(keras.ops.max(keras.ops.abs(a)))
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize(
+    "options", [{"kernel_size": 4, "strides": 4}, {"kernel_size": 3, "dilation_rate": 12}]
+)
+def test_a_constant_beside_padding_is_none_in_maps_of_unknown_size(options):
+    keras.utils.set_random_seed(0)
+    first = conv(3, padding="same", activation="tanh", bias_initializer="ones")
+    second = L.Conv2D(4, padding="same", **options)
+    model = net(first, lambda: second, L.ReLU, conv(4, 1), shape=(None, None, 3))()
+    kernels = [keras.ops.convert_to_numpy(layer.kernel) for layer in model.layers[:2]]
+    kernels[0][..., 0] = 0  # constant, and all that the first channel of the next layer reads
+    kernels[1][:, :, 1:, 0], kernels[1][:, :, 0, 0] = 0, 1
+    for layer, kernel in zip(model.layers, kernels, strict=False):
+        layer.kernel.assign(kernel)
+    x = np.random.default_rng(0).normal(size=(2, 33, 33, 3)).astype("float32")
+    np.testing.assert_allclose(shrunk(model)(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+class Same(L.Conv2D):
+    computes_as = L.Conv2D
+
+
+class Other(Same):
+    pass
+
+
+@pytest.mark.parametrize(("cls", "left"), [(L.Conv2D, 2), (Same, 2), (Other, 6)])
+def test_a_subclass_that_says_what_it_computes_gets_smaller(cls, left):
+    model = net(lambda: cls(6, 3), conv(4))()
+    kernel = keras.ops.convert_to_numpy(model.layers[1].kernel) * (np.arange(6) < 2)[:, None]
+    model.layers[1].kernel.assign(kernel)
+    small = shrunk(model)
+    assert small.layers[0].filters == left and type(small.layers[0]) is cls
+    x = np.random.default_rng(0).normal(size=(2, *IMAGE)).astype("float32")
+    np.testing.assert_allclose(small(x), model(x), rtol=1e-4, atol=1e-6)
+
+
+def test_tables_of_preprocessing_layers_come_along():
+    words = L.StringLookup(output_mode="multi_hot", vocabulary=None)
+    words.adapt(np.array(["a", "b", "c"]))
+    inputs = keras.Input((4,), dtype="string")
+    model = keras.Model(inputs, L.Dense(3)(L.Dense(6, activation="relu")(words(inputs))))
+    x = keras.ops.convert_to_tensor([["a", "b", "z", "c"]])
+    np.testing.assert_allclose(shrunk(model)(x), model(x), rtol=1e-6)
+
+
+def test_frozen_variables_stay_frozen():
+    model = keras.Sequential([keras.Input(IMAGE), L.Conv2D(4, 3), L.BatchNormalization()])
+    model.add(L.Conv2D(3, 3))
+    model.layers[1].gamma.trainable = False
+    model.layers[2].trainable = False
+    small = shrunk(model)
+    assert [v.path for v in small.trainable_variables] == [
+        v.path for v in model.trainable_variables
+    ]
+
+
+def test_a_model_without_a_graph_is_refused():
+    with pytest.raises(ValueError, match="Functional or Sequential"):
+        shrunk(a_model_of_its_own_call())

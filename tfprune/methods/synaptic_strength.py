@@ -78,7 +78,8 @@ class SynapticStrength(Method):
     """One trainable strength per (input channel, output channel) kernel; the weakest go.
 
     Connections are ranked over all layers together. A depthwise kernel has one connection per
-    output channel; in 1x1 and dense kernels a connection is one weight, its direction the sign.
+    output channel. In a 1x1 or dense kernel a connection is one weight, its direction the sign; in
+    a dense kernel behind a Flatten it is all weights that read one channel of the map.
 
     Args:
         target_sparsity: fraction of all connections to prune, in [0, 1).
@@ -87,14 +88,17 @@ class SynapticStrength(Method):
             optimizer's `weight_decay` would also shrink strengths.
         score_by: "strength": |s|. "entropy": ln(2 pi e var) / 2, var that of the kernel's entries
             (ranked by var, which is the same order; |s| in kernels of one entry).
-        keep_ends: leave out the first and the last layer, unless `filters` select layers.
+        keep_ends: leave out the first and the last layer with a kernel, in the order of the whole
+            model's layers, also where a dict assigns methods; not where `filters` select layers.
         regrow: pruned connections may come back at a later round.
 
     Raises:
         ValueError, TypeError: for settings out of range.
 
     Differs from the paper: a scale that is not positive, or that the graph does not let move (a
-    residual sum, a sigmoid, several readers that are not pruned), stays where it is, gamma = 1.
+    residual sum, a sigmoid, readers that are not pruned, a layer that is called twice, a subclass
+    of a Keras layer without `computes_as`, see `tfprune.strip`), stays where it is, gamma = 1, as
+    does one below 1e-4 or a thousandth of its layer's largest, where b / g would swamp the sums.
     "entropy" and `regrow` are not the paper's.
     """
 
@@ -127,17 +131,39 @@ class SynapticStrength(Method):
         """The first and the last layer, where there are others."""
         return {paths[0], paths[-1]} if self.keep_ends and len(paths) > 2 else set()
 
+    def check_layers(
+        self, paths: Sequence[str], schedules: Sequence[Any], specs: Sequence[Any]
+    ) -> None:
+        """One schedule for all layers."""
+        if any(one != schedules[0] for one in schedules):
+            raise ValueError(
+                "With SynapticStrength all layers share one threshold, so they need one schedule. "
+                f"Received: {list(schedules)!r}."
+            )
+
     def encode(self, weight: Tensor, spec: WeightSpec) -> dict[str, Tensor]:
-        """V = K, s = ||K|| of each connection, [cin, cout]."""
-        return {"direction": weight, "strength": _norm(weight, spec)}
+        """V = K, s = ||K|| of each connection, [cin, cout], float32 at least.
+
+        Where K = 0, V has equal entries of norm 1, so that the gradient reaches s = 0.
+        """
+        kernel = transforms.canonical(weight, spec)
+        norm = _norm(kernel)
+        flat = ops.full_like(kernel, transforms.size(spec) ** -0.5)
+        direction = ops.where(norm[None] > 0, kernel, flat)
+        return {"direction": transforms.from_canonical(direction, spec), "strength": norm}
 
     def decode(self, latents: Mapping[str, Tensor], spec: WeightSpec) -> Tensor:
         """K = s V / ||V||; 0 where V is."""
         direction = transforms.canonical(latents["direction"], spec)
-        norm = _norm(latents["direction"], spec)
-        strength = ops.cast(latents["strength"], direction.dtype)
-        scale = ops.where(norm > 0, strength / ops.where(norm > 0, norm, 1), 0)
-        return transforms.from_canonical(direction * scale[None], spec)
+        norm = _norm(direction)
+        unit = ops.cast(direction, norm.dtype) / ops.where(norm > 0, norm, ops.ones_like(norm))
+        kernel = ops.cast(latents["strength"], norm.dtype) * unit
+        return transforms.from_canonical(ops.cast(kernel, direction.dtype), spec)
+
+    def rounding(self, specs: Sequence[Mapping[str, WeightSpec]]) -> float:
+        """Half a connection, of those of all layers."""
+        shapes = [transforms.canonical_shape(spec) for layer in specs for spec in layer.values()]
+        return 0.5 / max(sum(cin * cout for _, cin, cout in shapes), 1)
 
     def penalty(self, latent: Tensor, spec: WeightSpec) -> Tensor | None:
         """lam * sum |s|."""
@@ -172,8 +198,14 @@ class SynapticStrength(Method):
         return score if self.regrow else ops.where(layer.masks[name], score, ops.zeros_like(score))
 
 
-def _norm(weight: Tensor, spec: WeightSpec) -> Tensor:
-    """||K|| of each connection, [cin, cout]; its gradient is 0 where the norm is."""
-    squares = ops.sum(ops.square(transforms.canonical(weight, spec)), axis=0)
+def _norm(kernel: Tensor) -> Tensor:
+    """||K|| of each connection of a [k, cin, cout] kernel, float32 at least; gradient 0 at 0.
+
+    Over the largest entry, m ||K / m||, since squares leave the range of float32 early.
+    """
+    kernel = ops.multiply(kernel, ops.ones((), "float32"))  # float16 and bfloat16 become float32
+    largest = ops.stop_gradient(ops.max(ops.abs(kernel), axis=0))
+    largest = ops.where(largest > 0, largest, ops.ones_like(largest))
+    squares = ops.sum(ops.square(kernel / largest), axis=0)
     safe = ops.where(squares > 0, squares, ops.ones_like(squares))
-    return ops.where(squares > 0, ops.sqrt(safe), ops.zeros_like(squares))
+    return largest * ops.where(squares > 0, ops.sqrt(safe), ops.zeros_like(squares))

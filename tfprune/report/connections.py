@@ -16,6 +16,7 @@ from tfprune import transforms
 from tfprune.report.bands import magnitudes, origin_of
 from tfprune.report.pictures import shrink
 from tfprune.training.layers import STATE, weighted_layers
+from tfprune.training.scales import movable, times_scales
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +25,13 @@ class ConnectionPicture:
 
     Attributes:
         connections, kept: how many there are, and how many are not zero.
-        inputs, outputs: channels; `dead_inputs`, `dead_outputs` of them have no connection left.
+        inputs, outputs: channels of the layer; of them `dead_inputs`, `dead_outputs` have no
+            connection left.
         before, after: int [24], histograms of log10 of the strengths that are not zero. The first
             bin holds smaller ones too.
         limits: log10 of the smallest and the largest strength of the bins.
-        pairs: float32 [rows, columns] in [0, 1], at most 64 x 64: input channels down, output
-            channels across, each cell the fraction of its connections that are kept.
+        pairs: float32 [rows, columns] in [0, 1], at most 64 x 64: input channels (of a group) down,
+            output channels across, each cell the fraction of its connections that are kept.
         from_dense: whether "before" is the model that pruning started from; else it is what the
             net holds without its mask.
     """
@@ -67,12 +69,21 @@ def connection_pictures(model: keras.Layer, before: Any = None) -> dict[str, Con
     for path, layer in weighted_layers(model):
         state = getattr(layer, STATE, None)
         for name, spec in {} if state is None else state.specs.items():
-            origin = None if dense is None else origin_of(dense, path, name, spec.shape)
+            origin = None if dense is None else _origin(dense, path, name, state)
             picture = _picture(state, name, spec, origin)
             if picture is not None:
                 found[path] = picture
                 break
     return found
+
+
+def _origin(dense: Mapping[str, keras.Layer], path: str, name: str, state: Any) -> Any:
+    """The weight before pruning, with the scales that pruning moved into it."""
+    spec, source = state.specs[name], dense.get(state.facts.scales_from)
+    weight = origin_of(dense, path, name, spec.shape)
+    if source is None or hasattr(dense[path], STATE):
+        return weight
+    return times_scales(weight, spec.axes, movable(source.gamma))
 
 
 def _picture(state: Any, name: str, spec: Any, origin: Any) -> ConnectionPicture | None:
@@ -85,12 +96,13 @@ def _picture(state: Any, name: str, spec: Any, origin: Any) -> ConnectionPicture
     flat = np.zeros(left.size, int)
     old, new, limits = magnitudes(flat, 1, _strengths(whole, spec).reshape(-1), left.reshape(-1))
     kept = left != 0
+    inputs = _by_input(kept, spec)
     return ConnectionPicture(
         connections=left.size,
         kept=int(kept.sum()),
-        inputs=left.shape[0],
+        inputs=len(inputs),
         outputs=left.shape[1],
-        dead_inputs=int((~kept.any(1)).sum()),
+        dead_inputs=int((~inputs.any(1)).sum()),
         dead_outputs=int((~kept.any(0)).sum()),
         before=old[0],
         after=new[0],
@@ -98,6 +110,18 @@ def _picture(state: Any, name: str, spec: Any, origin: Any) -> ConnectionPicture
         pairs=shrink(kept),
         from_dense=origin is not None,
     )
+
+
+def _by_input(kept: np.ndarray, spec: Any) -> np.ndarray:
+    """The connections of each input channel of the layer, [inputs, outputs of its group].
+
+    `kept` counts inputs within groups, which stand side by side along the outputs. The groups of a
+    depthwise kernel are its channels.
+    """
+    sizes = dict(zip(spec.axes, spec.shape, strict=False))
+    groups = sizes["cin"] if "multiplier" in sizes else spec.groups
+    parts = kept.reshape(kept.shape[0], groups, -1)
+    return parts.transpose(1, 0, 2).reshape(-1, parts.shape[2])
 
 
 def _strengths(weight: Any, spec: Any) -> np.ndarray:

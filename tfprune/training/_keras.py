@@ -21,22 +21,23 @@ __all__ = [
     "add_child",
     "allow_quantize",
     "autocast_off",
+    "calls",
     "children",
     "compile_arguments",
     "compiled",
     "concrete",
     "forget_traces",
+    "graph_of",
     "in_training",
     "made_by",
     "memoized",
-    "reads",
-    "reads_and_makes",
+    "read_by",
+    "read_from",
     "refuse_quantize",
     "remove_child",
     "replace_child",
     "same_lambda",
     "symbolic_inputs",
-    "symbolic_outputs",
     "sync",
 ]
 
@@ -67,31 +68,39 @@ def made_by(tensor: Any) -> tuple[Any, list[Any]]:
     return operation, list(operation._inbound_nodes[node_index].input_tensors)
 
 
-def symbolic_outputs(operation: Any) -> list[Any]:
-    """The symbolic outputs of all calls of a layer or operation."""
-    nodes = getattr(operation, "_inbound_nodes", [])
-    return [tensor for node in nodes for tensor in node.output_tensors]
+def graph_of(model: keras.Layer) -> Any:
+    """The Functional graph that a model computes; None if it has none, or a `call` of its own."""
+    if isinstance(model, Functional) and type(model).call is Functional.call:
+        return model
+    if isinstance(model, keras.Sequential) and type(model).call is keras.Sequential.call:
+        return model._functional
+    return None
 
 
-def reads_and_makes(model: Any) -> list[tuple[Any, list[Any], list[Any]]]:
-    """(operation, tensors read, tensors made) of a Functional graph, in the order of execution."""
-    depths = sorted(model._nodes_by_depth, reverse=True)
+def calls(graph: Functional) -> list[tuple[Any, list[Any], list[Any], tuple[tuple, dict]]]:
+    """(operation, tensors read, tensors made, arguments) of a graph, in the order of execution."""
     return [
-        (node.operation, list(node.input_tensors), list(node.output_tensors))
-        for depth in depths
-        for node in model._nodes_by_depth[depth]
+        (
+            node.operation,
+            list(node.input_tensors),
+            list(node.output_tensors),
+            (node.arguments.args, node.arguments.kwargs),
+        )
+        for depth in sorted(graph._nodes_by_depth, reverse=True)
+        for node in graph._nodes_by_depth[depth]
         if node.input_tensors
     ]
 
 
-def reads(model: Any) -> list[tuple[Any, list[Any]]]:
-    """(operation, the tensors that it reads) of a Functional graph; (None, outputs) at its end."""
-    found = [
-        (node.operation, list(node.input_tensors))
-        for nodes in model._nodes_by_depth.values()
-        for node in nodes
-    ]
-    return [*found, (None, list(model._outputs))]
+def read_from(operation: Any) -> list[Any]:
+    """The operations whose tensors an operation reads, in every graph; None for a graph's input."""
+    nodes = getattr(operation, "_inbound_nodes", [])
+    return [tensor._keras_history.operation for node in nodes for tensor in node.input_tensors]
+
+
+def read_by(operation: Any) -> list[Any]:
+    """The operations that read an operation's tensors, in every graph."""
+    return [node.operation for node in getattr(operation, "_outbound_nodes", [])]
 
 
 def autocast_off() -> contextlib.AbstractContextManager[Any]:

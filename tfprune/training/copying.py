@@ -48,7 +48,7 @@ def copy_model(model: keras.Model, unwrapped: bool = False) -> keras.Model:
         with (
             keras.saving.custom_object_scope(custom_classes(model)),
             saving.plain_configuration(),
-            _uncompiled(model),
+            uncompiled(model),
         ):
             copy = _clone(model, unwrapped)
     except Exception as error:
@@ -61,7 +61,7 @@ def copy_model(model: keras.Model, unwrapped: bool = False) -> keras.Model:
         saving.unmark(layer)
     if unwrapped:
         unwrap(copy)
-    _copy_values(model, copy)
+    copy_values(model, copy)
     if model.compiled:
         compile_like(model, copy)
     return copy
@@ -79,7 +79,7 @@ def custom_classes(model: keras.Layer) -> dict[str, type]:
 
 
 @contextlib.contextmanager
-def _uncompiled(model: keras.Model) -> Iterator[None]:
+def uncompiled(model: keras.Model) -> Iterator[None]:
     """Inside, Keras copies the model's structure alone, not its losses (any function)."""
     compiled = [x for x in model._flatten_layers() if getattr(x, "compiled", False)]
     try:
@@ -95,12 +95,13 @@ def _clone(model: keras.Model, unwrapped: bool) -> keras.Model:
     made_by_keras = model.__class__.__module__.split(".")[0] == "keras"
     if made_by_keras and isinstance(model, _keras.Functional | keras.Sequential):
         return keras.models.clone_model(
-            model, clone_function=lambda layer: _clone_layer(layer, unwrapped), recursive=True
+            model, clone_function=lambda layer: clone_layer(layer, unwrapped), recursive=True
         )
     return _rebuilt(model)
 
 
-def _clone_layer(layer: keras.Layer, unwrapped: bool) -> keras.Layer:
+def clone_layer(layer: keras.Layer, unwrapped: bool = False) -> keras.Layer:
+    """A new layer or model from the configuration of one, within the scope of `custom_classes`."""
     if unwrapped and getattr(layer, "is_pruning_wrapper", False):
         layer = layer.layer
     if type(layer) is keras.layers.Lambda:
@@ -119,7 +120,12 @@ def _rebuilt(model: keras.Model) -> keras.Model:
     return copy
 
 
-def _copy_values(model: keras.Model, copy: keras.Model) -> None:
+def copy_values(model: keras.Layer, copy: keras.Layer) -> None:
+    """Give a copy of a layer or model its variables, `trainable` flags, names and tables.
+
+    Raises:
+        ValueError: if the two do not have the same layers and variables.
+    """
     old, new = _variables(model), _variables(copy)
     old_layers, new_layers = _layers(model), _layers(copy)
     if [tuple(v.shape) for v in old] != [tuple(v.shape) for v in new] or len(old_layers) != len(
@@ -152,7 +158,7 @@ def _copy_state(source: keras.Layer, target: keras.Layer) -> None:
 
 
 def compile_like(model: keras.Model, copy: keras.Model) -> None:
-    """Compile a copy with the settings of the model, by a new optimizer."""
+    """Compile a copy, or the model itself, with the settings of the model, by a new optimizer."""
     try:
         arguments = _keras.compile_arguments(model)
         optimizer = model.optimizer
@@ -162,7 +168,7 @@ def compile_like(model: keras.Model, copy: keras.Model) -> None:
         copy.compile(**arguments)
     except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
         warnings.warn(
-            f"The copy of model '{model.name}' is not compiled; call `compile` on it. ({error})",
+            f"Model '{copy.name}' is not compiled; call `compile` on it. ({error})",
             stacklevel=4,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Any
 
 import keras
@@ -14,7 +15,7 @@ from tfprune.method import Method
 from tfprune.schedules import check_schedule
 from tfprune.signals import OutputSensitivity
 from tfprune.training import _keras, saving, select
-from tfprune.training.copying import copy_model, unwrap
+from tfprune.training.copying import compile_like, copy_model, unwrap
 from tfprune.training.layers import (
     STATE,
     effective_weights,
@@ -24,7 +25,7 @@ from tfprune.training.layers import (
     weighted_layers,
 )
 from tfprune.training.parametrize import parametrize, share_in_loops, unparametrize, unshare
-from tfprune.training.scales import fold_scales, hold_scales
+from tfprune.training.scales import fold_scales, hold_scales, release_scales, released_scales
 from tfprune.training.shrinking import shrunk
 from tfprune.training.specs import Facts, adapted_specs, facts_of, weight_specs, with_uses
 from tfprune.training.state import PruneState
@@ -61,6 +62,8 @@ def prune(
         filters: which layers to prune: None (all that have a kernel), a key, a list of keys, or a
             dict from keys to bool. What is left out, and why, is in `tfprune.report`.
         in_place: change `model` itself; the only way for subclassed models without `get_config`.
+            Other models that share its layers change with it. Where the method trains variables of
+            its own, a compiled model gets a new optimizer.
 
     Returns:
         The pruned model, which computes the same function until its masks change. It is compiled as
@@ -75,25 +78,42 @@ def prune(
     layers = select.prunable(model)
     _check_layers(model, layers)
     chosen = select.filtered(layers, filters)
-    if filters is None and isinstance(method, Method):
-        out = method.leave_out([path for path, _ in chosen])
-        chosen = [(path, layer) for path, layer in chosen if path not in out]
-    plans = _plans(chosen, method, schedule)
+    plans = _plans(chosen, method, schedule, whole=filters is None)
     if not plans:
-        raise ValueError("No layer is selected: `filters` and `method` together leave all out.")
+        raise ValueError(
+            "No layer is selected: `filters` and `method` together leave all out. Where there are "
+            f"no filters a method may leave out layers by its settings. Received: {method!r}."
+        )
     facts = _checked_facts(model, plans)
     if not in_place:
         model, plans = _copied(model, layers, plans)
+    trained = _trained(model)
     folding = [(path, layer) for path, layer, one, _ in plans if one.folds_scales]
     moved = fold_scales(model, folding) if folding else {}
     for path, layer, one, timing in plans:
         known = dataclasses.replace(facts[path], scales_from=moved.get(path, ""))
         attach(layer, one, timing, path, known)
-    hold_scales(model, True)
+    hold_scales(model)
     share_cells(model)
     saving.mark(model)
     _keras.forget_traces(model)
+    _restart_optimizer(model, trained)
     return model
+
+
+def _trained(model: keras.Model) -> set[int]:
+    return {id(variable) for variable in model.trainable_variables}
+
+
+def _restart_optimizer(model: keras.Model, trained: set[int]) -> None:
+    """Compile a model anew whose optimizer was made for other variables than it has now."""
+    if model.compiled and model.optimizer.built and _trained(model) != trained:
+        compile_like(model, model)
+        warnings.warn(
+            f"The trainable variables of model '{model.name}' were changed in place, so its "
+            "optimizer starts afresh.",
+            stacklevel=3,
+        )
 
 
 def check_model(model: Any) -> None:
@@ -123,7 +143,11 @@ def _check_layers(model: keras.Model, layers: select.Layers) -> None:
         )
 
 
-def _plans(layers: select.Layers, method: Any, schedule: Any) -> list[tuple[str, Any, Any, Any]]:
+def _plans(
+    layers: select.Layers, method: Any, schedule: Any, whole: bool
+) -> list[tuple[str, Any, Any, Any]]:
+    """(path, layer, method, schedule); `whole`: methods may leave out layers of `layers`."""
+    paths = [path for path, _ in layers]
     methods = select.assigned(layers, method, "method")
     timings = select.assigned(layers, schedule, "schedule")
     plans = []
@@ -135,6 +159,8 @@ def _plans(layers: select.Layers, method: Any, schedule: Any) -> list[tuple[str,
                 "`method` must be an instance of a tfprune method, such as NetworkSurgery(), "
                 f"or a dict of these. Received: {one!r}."
             )
+        if whole and path in one.leave_out(paths):
+            continue
         _check_served(one)
         timing = one.default_schedule() if timing is None else check_schedule(timing)
         _check_weights(path, layer, one)
@@ -225,8 +251,11 @@ def strip(model: keras.Model, in_place: bool = False, shrink: bool = False) -> k
         in_place: turn `model` itself back, the only way for subclassed models without `get_config`.
         shrink: also remove the channels that nothing reads, or that are the same for every input,
             so that the dense model itself gets smaller and faster; through sums and concatenations.
-            For Functional and Sequential models, not in place. Layers of unusual kinds and nested
-            models keep all their channels.
+            For Functional and Sequential models, not in place. Layers of unusual kinds, layers
+            called more than once and nested models keep all their channels; so do your subclasses
+            of Keras layers, unless a class attribute `computes_as = keras.layers.Conv2D` says what
+            they compute. Of a subclass of `keras.Model` with a constructor of its own it makes a
+            plain Functional model.
 
     Raises:
         TypeError: if `model` is no Keras 3 model.
@@ -239,14 +268,14 @@ def strip(model: keras.Model, in_place: bool = False, shrink: bool = False) -> k
         raise ValueError("`shrink=True` makes a smaller model; it cannot be done in place.")
     if not in_place:
         values = [effective_weights(layer) for _, layer in weighted_layers(model)]
-        hold_scales(model, False)
-        plain = copy_model(model, unwrapped=True)
-        hold_scales(model, True)
+        with released_scales(model):
+            plain = copy_model(model, unwrapped=True)
         for (_, layer), weights in zip(weighted_layers(plain), values, strict=True):
             for name, variable in own_variables(layer).items():
                 variable.assign(weights[name])
         return shrunk(plain) if shrink else plain
-    hold_scales(model, False)
+    trained = _trained(model)
+    release_scales(model)
     for _, layer in pruned_layers(model):
         unparametrize(layer)
     for layer in model._flatten_layers():
@@ -254,4 +283,5 @@ def strip(model: keras.Model, in_place: bool = False, shrink: bool = False) -> k
     unwrap(model)
     saving.unmark(model)
     _keras.forget_traces(model)
+    _restart_optimizer(model, trained)
     return model

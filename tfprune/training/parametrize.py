@@ -179,7 +179,7 @@ def _pruned_class(cls: type, names: tuple[str, ...]) -> type:
         "enable_lora": _refuse_lora,
         **{name: _attribute(cls, name) for name in names},
     }
-    return _disguised(cls, body)
+    return disguised(cls, body)
 
 
 @_keras.memoized
@@ -192,10 +192,11 @@ def _sharing_class(cls: type) -> type:
         with _computed_once(cells):
             return cls.call(self, *args, **kwargs)  # type: ignore[attr-defined]
 
-    return _disguised(cls, {"call": call})
+    return disguised(cls, {"call": call})
 
 
-def _disguised(cls: type, body: dict[str, Any]) -> type:
+def disguised(cls: type, body: dict[str, Any]) -> type:
+    """A subclass that says it is `cls`; layers get it by `exchange`."""
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     body = {**names, **body, "__class__": property(lambda self: cls), "_tfprune_base": cls}
     return types.new_class(cls.__name__, (cls,), {}, lambda space: space.update(body))
@@ -204,7 +205,7 @@ def _disguised(cls: type, body: dict[str, Any]) -> type:
 def parametrize(layer: keras.Layer, state: PruneState) -> None:
     """Make a built layer use its effective weights from now on. Undone by `unparametrize`."""
     _keras.add_child(layer, STATE, state)
-    _exchange(layer, _pruned_class(type(layer), tuple(state.specs)))
+    exchange(layer, _pruned_class(type(layer), tuple(state.specs)))
     _keras.refuse_quantize(layer)
     state.add_penalties()
     for name in state.specs:
@@ -217,7 +218,7 @@ def unparametrize(layer: keras.Layer) -> None:
     state = getattr(layer, STATE)
     values = {name: np.array(ops.convert_to_numpy(state.effective(name))) for name in state.specs}
     state.remove_penalties()
-    _exchange(layer, type(layer)._tfprune_base)
+    exchange(layer, type(layer)._tfprune_base)
     vars(layer).pop("_tfprune_checked", None)
     _keras.allow_quantize(layer)
     _keras.remove_child(layer, STATE)
@@ -228,14 +229,15 @@ def unparametrize(layer: keras.Layer) -> None:
 def share_in_loops(layer: keras.Layer) -> None:
     """Let a recurrent layer with pruned cells compute their weights once per call."""
     if not hasattr(type(layer), "_tfprune_base"):
-        _exchange(layer, _sharing_class(type(layer)))
+        exchange(layer, _sharing_class(type(layer)))
 
 
 def unshare(layer: keras.Layer) -> None:
     """Undo `share_in_loops`."""
     if hasattr(type(layer), "_tfprune_base"):
-        _exchange(layer, type(layer)._tfprune_base)
+        exchange(layer, type(layer)._tfprune_base)
 
 
-def _exchange(layer: keras.Layer, cls: type) -> None:
+def exchange(layer: keras.Layer, cls: type) -> None:
+    """Put another class in the place of a layer's."""
     object.__dict__["__class__"].__set__(layer, cls)

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from tfprune.checks import check_step
+from tfprune.method import LayerTensors
 from tfprune.schedules import PruningSchedule
 from tfprune.training import _keras, sensitivity, timing
 from tfprune.training.host import pruned_layers
@@ -165,7 +166,7 @@ class Pruner:
         for numbers in self._groups():
             states = [self.states[number] for number in numbers]
             layers = [self.states[n].tensors(progress[n]) for n in numbers]
-            good = [_finite(layer.latents.values()) for layer in layers]
+            good = [_finite(layer) for layer in layers]
             flags = [ops.logical_and(due[n], ops.all(ops.stack(good))) for n in numbers]
             sparsities = [wanted[number] for number in numbers]
             results = states[0].method.update_network(layers, sparsities, flags)
@@ -321,6 +322,6 @@ def spec_size(mask: Any) -> int:
     return int(np.prod(mask.shape))
 
 
-def _finite(tensors: Any) -> Tensor:
-    flags = [ops.all(ops.isfinite(tensor)) for tensor in tensors]
-    return ops.all(ops.stack(flags))
+def _finite(layer: LayerTensors) -> Tensor:
+    tensors = [tensor for each in layer.others.values() for tensor in each.values()]
+    return ops.all(ops.stack([ops.all(ops.isfinite(tensor)) for tensor in tensors]))

@@ -88,7 +88,7 @@ def attach_settings(model: keras.Model, saved: Any) -> None:
             f"The pruning settings saved with model '{model.name}' cannot be used: {error!r}. "
             "Load the file without importing tfprune to get the pruned function alone."
         ) from error
-    hold_scales(model, True)
+    hold_scales(model)
     host.share_cells(model)
     mark(model)
     _keras.forget_traces(model)

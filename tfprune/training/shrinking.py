@@ -9,9 +9,14 @@ import numpy as np
 
 from tfprune.training import _keras
 from tfprune.training.channels import Channels, folds_constants, kind, needed
-from tfprune.training.copying import compile_like
-
-_L = keras.layers
+from tfprune.training.copying import (
+    clone_layer,
+    compile_like,
+    copy_values,
+    custom_classes,
+    uncompiled,
+)
+from tfprune.training.graphs import Call, calls, shared_layers
 
 
 def shrunk(model: keras.Model) -> keras.Model:
@@ -20,88 +25,84 @@ def shrunk(model: keras.Model) -> keras.Model:
     Removed are channels that no entry reads on a way to an output, and channels that are the same
     for every input, whose value moves into the biases behind them where that is exact (not where a
     convolution pads with zeros, unless the value is 0). Inputs and outputs keep their shapes.
-    Layers of kinds that are not understood keep every channel that they see; so do nested models.
+    Layers of kinds that are not understood, layers called more than once, and nested models keep
+    every channel that they see; so do subclasses of Keras layers without `computes_as` (see
+    `tfprune.training.graphs.class_of`). Where a subclass of `keras.Model` has
+    a constructor of its own, the result is a plain Functional model.
 
     Raises:
-        ValueError: if the model is subclassed, so that there is no graph to analyse.
+        ValueError: if there is no graph to analyse: the model is subclassed, or not built by Keras
+            from its layers.
     """
-    graph = getattr(model, "_functional", None) or model
-    if not isinstance(graph, _keras.Functional):
+    graph = _keras.graph_of(model)
+    if graph is None:
         raise ValueError(
-            f"`shrink=True` needs a Functional or Sequential model. Received: '{model.name}' of "
-            f"type {type(model).__name__}."
+            "`shrink=True` needs a Functional or Sequential model, without a `call` of its own. "
+            f"Received: '{model.name}' of type {model.__class__.__name__}. Strip it without "
+            "`shrink`."
         )
-    channels = needed(graph)
-    around = _around(graph, channels)
-    small = keras.models.clone_model(
-        model, clone_function=lambda layer: _clone(layer, around.get(id(layer)))
-    )
-    twins = dict(zip(_layers(model), _layers(small), strict=True))
-    for layer, twin in twins.items():
-        _put(layer, twin, around.get(id(layer)), channels)
-        twin.trainable = layer.trainable
+    found = calls(graph, shared_layers(model))
+    known = {id(call.operation): call for call in found if kind(call) != "unknown"}
+    channels = needed(graph, found)
+    with keras.saving.custom_object_scope(custom_classes(model)), uncompiled(model):
+        small = keras.models.clone_model(
+            model,
+            clone_function=lambda layer: _clone(layer, known.get(id(layer)), channels),
+            recursive=True,
+        )
+    for layer, twin in zip(_layers(model), _layers(small), strict=True):
+        call = known.get(id(layer))
+        if call is None:
+            copy_values(layer, twin)
+        else:
+            _put(layer, twin, call, channels)
     if model.compiled:
         compile_like(model, small)
     return small
 
 
-class _Around:
-    """The tensors that a layer reads and makes."""
-
-    def __init__(self, inputs: list, outputs: list, channels: Channels) -> None:
-        self.inputs, self.outputs = inputs, outputs
-        self.kept_in = channels.kept[id(inputs[0])]
-        self.kept_out = channels.kept[id(outputs[0])]
-
-
-def _around(graph: Any, channels: Channels) -> dict[int, _Around]:
-    found: dict[int, _Around] = {}
-    for operation, inputs, outputs in _keras.reads_and_makes(graph):
-        known = found.get(id(operation))
-        if known is None:
-            found[id(operation)] = _Around(inputs, outputs, channels)
-    return found
-
-
 def _layers(model: keras.Model) -> list[keras.Layer]:
-    return [layer for layer in model.layers if not isinstance(layer, _L.InputLayer)]
+    return [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
 
 
-def _clone(layer: keras.Layer, around: _Around | None) -> keras.Layer:
+def _clone(layer: keras.Layer, call: Call | None, channels: Channels) -> keras.Layer:
+    if call is None or kind(call) != "mixing":
+        return clone_layer(layer)
     config = layer.get_config()
-    if around is not None and kind(layer) == "mixing":
-        key = "units" if isinstance(layer, _L.Dense) else "filters"
-        config[key] = int(around.kept_out.sum())
-        config["use_bias"] = True
+    key = "filters" if "filters" in config else "units"
+    config[key] = int(channels.kept[id(call.outputs[0])].sum())
+    config["use_bias"] = True
     return layer.__class__.from_config(config)
 
 
-def _put(layer: Any, twin: Any, around: _Around | None, channels: Channels) -> None:
+def _put(layer: Any, twin: Any, call: Call, channels: Channels) -> None:
     """Give the smaller layer the entries of the larger one that stay."""
-    if around is None or kind(layer) == "unknown":
-        twin.set_weights(layer.get_weights())
-        return
-    sort = kind(layer)
+    kept_in, kept_out = (channels.kept[id(x[0])] for x in (call.inputs, call.outputs))
+    sort = kind(call)
     if sort == "mixing":
-        _put_mixing(layer, twin, around, channels)
+        _put_mixing(layer, twin, call, channels)
     elif sort == "depthwise":
-        kernel = np.compress(around.kept_in, layer.get_weights()[0], axis=-2)
-        rest = [np.compress(around.kept_out, w) for w in layer.get_weights()[1:]]
+        kernel = np.compress(kept_in, layer.get_weights()[0], axis=-2)
+        rest = [np.compress(kept_out, w) for w in layer.get_weights()[1:]]
         twin.set_weights([kernel, *rest])
     elif layer.weights:
-        twin.set_weights([np.compress(around.kept_out, w, axis=-1) for w in layer.get_weights()])
+        twin.set_weights([np.compress(kept_out, w, axis=-1) for w in layer.get_weights()])
+    twin.trainable = layer.trainable
+    for old, new in zip(layer.weights, twin.weights, strict=False):  # the twin may have a bias more
+        if new.trainable != old.trainable:
+            new.trainable = old.trainable
 
 
-def _put_mixing(layer: Any, twin: Any, around: _Around, channels: Channels) -> None:
+def _put_mixing(layer: Any, twin: Any, call: Call, channels: Channels) -> None:
+    kept_in, kept_out = (channels.kept[id(x[0])] for x in (call.inputs, call.outputs))
     kernel = keras.ops.convert_to_numpy(layer.kernel)
-    bias = np.zeros(kernel.shape[-1], kernel.dtype)
+    bias = np.zeros(kernel.shape[-1], "float64")
     if layer.use_bias:
         bias = bias + keras.ops.convert_to_numpy(layer.bias)
     if folds_constants(layer):
-        gone = ~around.kept_in
-        values = np.nan_to_num(channels.constant[id(around.inputs[0])])[gone]
-        each = kernel.reshape(-1, *kernel.shape[-2:]).sum(0)[gone]
-        bias = bias + values.astype(kernel.dtype) @ each
-    small = np.compress(around.kept_in, kernel, axis=-2)
-    twin.kernel.assign(np.compress(around.kept_out, small, axis=-1))
-    twin.bias.assign(bias[around.kept_out])
+        values = np.nan_to_num(channels.constant[id(call.inputs[0])])[~kept_in]
+        each = kernel.reshape(-1, *kernel.shape[-2:]).astype("float64").sum(0)[~kept_in]
+        bias = bias + values @ each
+    small = np.compress(kept_in, kernel, axis=-2)
+    twin.kernel.assign(np.compress(kept_out, small, axis=-1))
+    twin.bias.assign(bias[kept_out].astype(kernel.dtype))

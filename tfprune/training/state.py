@@ -56,6 +56,7 @@ class PruneState(keras.layers.Layer):
         self.facts = facts or Facts()
         self.specs = {spec.name: spec for spec in specs}
         self._owner = weakref.ref(layer)
+        self._normalization: Any = None
         self._create(layer)
         self.built = True
 
@@ -90,6 +91,14 @@ class PruneState(keras.layers.Layer):
         layer = self._owner()
         assert layer is not None
         return layer
+
+    def take_scales_from(self, normalization: keras.Layer) -> None:
+        """Remember the layer whose scale was moved into this one's kernel."""
+        self._normalization = weakref.ref(normalization)
+
+    def normalization(self) -> Any:
+        """The layer of `take_scales_from`, or None."""
+        return None if self._normalization is None else self._normalization()
 
     def masked_variable(self, name: str) -> keras.Variable:
         """The variable that the mask of a weight multiplies."""
