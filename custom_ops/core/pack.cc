@@ -1,0 +1,211 @@
+// Brings CSR weights into blocks of input channels whose rows are sorted by length.
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <new>
+#include <vector>
+#include <cstdlib>
+
+#include "core/checks.h"
+#include "core/packed.h"
+
+namespace tfprune {
+namespace {
+
+constexpr double kFewTaps = 0.85;  // below this fraction, taps that no row reads are left out
+
+// Row u of the transform without its scale: whole numbers where that is exact, so that the
+// hand-written transforms and this table agree.
+void basis_rows(int64_t n, bool dct, std::vector<float>* rows, std::vector<double>* scale) {
+  rows->assign(static_cast<size_t>(n * n), 0.0f);
+  scale->assign(static_cast<size_t>(n), 1.0);
+  for (int64_t u = 0; u < n; ++u) {
+    for (int64_t p = 0; p < n; ++p) {
+      const double norm = std::sqrt((u == 0 ? 1.0 : 2.0) / static_cast<double>(n));
+      const double entry = norm * std::cos(M_PI * (2 * p + 1) * u / (2.0 * n));
+      (*rows)[static_cast<size_t>(u * n + p)] = static_cast<float>(dct ? entry : u == p);
+    }
+  }
+  if (!dct || n != 3) return;
+  const float whole[9] = {1, 1, 1, 1, 0, -1, 1, -2, 1};
+  rows->assign(whole, whole + 9);
+  *scale = {1 / std::sqrt(3.0), 1 / std::sqrt(2.0), 1 / std::sqrt(6.0)};
+}
+
+// Tile of P vectors of pixels and CB input channels whose transformed panel stays near the L1 cache.
+// Sparser kernels have shorter rows, for which more channels at a time are worth a larger panel.
+void choose_tile(const tfp_conv& c, int64_t count, int64_t pixels, int lanes, tfp_plan* plan) {
+  const int64_t taps = c.kernel_h * c.kernel_w, channels = c.in_channels / c.groups;
+  const double cells = static_cast<double>(c.out_channels) * channels * taps;
+  const double density = count / std::max(cells, 1.0);
+  const int64_t panel = 1024 * (density > 0.15 ? 36 : density > 0.07 ? 54 : 72);
+  int64_t vectors = channels <= 64 ? 8 : channels >= 256 && density < 0.15 ? 2 : 4;
+  if (pixels > 0) {
+    const int64_t all = (pixels + lanes - 1) / lanes;
+    while (vectors > 1 && all <= vectors / 2) vectors /= 2;
+  }
+  if (getenv("TP")) vectors = atoi(getenv("TP"));
+  const int64_t block = std::max<int64_t>(panel / (vectors * lanes * 4 * taps), 1);
+  plan->vectors = static_cast<int32_t>(vectors);
+  plan->block_channels = static_cast<int32_t>(std::min(block, channels));
+  if (getenv("TCB")) plan->block_channels = atoi(getenv("TCB"));
+}
+
+struct Filler {
+  Packed* packed;
+  std::vector<double> scale_h, scale_w;
+  std::vector<int64_t> next;            // per row of the group, its first entry that is not taken
+  std::vector<int64_t> taken;           // per row, entries in the block at hand
+  std::vector<int32_t> order;
+
+  void group(int64_t g);
+  void block(int64_t g, int64_t channel, int64_t channels);
+  void rows(tfp_block* block, int64_t g);
+};
+
+void Filler::group(int64_t g) {
+  const tfp_conv& c = packed->plan.conv;
+  const int64_t rows = c.out_channels / c.groups, channels = c.in_channels / c.groups;
+  for (int64_t k = 0; k < rows; ++k) next[k] = packed->split[g * rows + k];
+  const int64_t step = packed->plan.block_channels;
+  for (int64_t i = 0; i < channels; i += step) block(g, i, std::min(step, channels - i));
+}
+
+void Filler::block(int64_t g, int64_t channel, int64_t channels) {
+  const tfp_conv& c = packed->plan.conv;
+  const int64_t taps = c.kernel_h * c.kernel_w, rows_of = c.out_channels / c.groups;
+  const int64_t end = (channel + channels) * taps;
+  for (int64_t k = 0; k < rows_of; ++k) {
+    const int64_t last = packed->split[g * rows_of + k + 1];
+    int64_t e = next[k];
+    while (e < last && packed->column[e] < end) ++e;
+    taken[k] = e - next[k];
+  }
+  tfp_block b{};
+  b.channel = static_cast<int32_t>(g * (c.in_channels / c.groups) + channel);
+  b.channels = static_cast<int32_t>(channels);
+  b.first = channel == 0;
+  b.last = channel + channels == c.in_channels / c.groups;
+  b.group = static_cast<int32_t>(g);
+  b.run = static_cast<int64_t>(packed->runs.size());
+  b.row = static_cast<int64_t>(packed->rows.size());
+  b.entry = static_cast<int64_t>(packed->weights.size());
+  b.used = static_cast<int64_t>(packed->used.size());
+  packed->used.resize(packed->used.size() + static_cast<size_t>(channels), 0);
+  rows(&b, g);
+  if (taps < 32) {
+    int64_t read = 0;
+    for (int64_t i = 0; i < channels; ++i) read += __builtin_popcount(packed->used[b.used + i]);
+    b.skips = read < kFewTaps * static_cast<double>(channels * taps);
+  }
+  packed->blocks.push_back(b);
+}
+
+void Filler::rows(tfp_block* b, int64_t g) {
+  const tfp_conv& c = packed->plan.conv;
+  const int64_t taps = c.kernel_h * c.kernel_w, rows_of = c.out_channels / c.groups;
+  const int64_t base = (b->channel - g * (c.in_channels / c.groups)) * taps;
+  order.clear();
+  for (int64_t k = 0; k < rows_of; ++k)
+    if (taken[k] > 0 || b->first) order.push_back(static_cast<int32_t>(k));
+  std::stable_sort(order.begin(), order.end(),
+                   [this](int32_t i, int32_t j) { return taken[i] > taken[j]; });
+  for (const int32_t k : order) {
+    const int32_t count = static_cast<int32_t>(taken[k]);
+    if (packed->runs.size() == static_cast<size_t>(b->run) || packed->runs.back().entries != count)
+      packed->runs.push_back({count, 0});
+    packed->runs.back().rows += 1;
+    packed->rows.push_back(k);
+    for (int64_t e = next[k]; e < next[k] + count; ++e) {
+      const int64_t tap = packed->column[e] % taps;
+      const double scale = scale_h[tap / c.kernel_w] * scale_w[tap % c.kernel_w];
+      packed->weights.push_back(static_cast<float>(packed->value[e] * scale));
+      packed->offsets.push_back(static_cast<uint16_t>(packed->column[e] - base));
+      if (tap < 32) packed->used[b->used + (packed->column[e] - base) / taps] |= 1u << tap;
+    }
+    while (packed->weights.size() % 4 != 0) {
+      packed->weights.push_back(0);
+      packed->offsets.push_back(0);
+    }
+    next[k] += count;
+  }
+  b->runs = static_cast<int32_t>(packed->runs.size() - b->run);
+}
+
+void fill(Packed* packed) {
+  tfp_plan& plan = packed->plan;
+  const tfp_conv& c = plan.conv;
+  Filler filler;
+  filler.packed = packed;
+  basis_rows(c.kernel_h, c.basis == TFP_DCT, &packed->basis_h, &filler.scale_h);
+  basis_rows(c.kernel_w, c.basis == TFP_DCT, &packed->basis_w, &filler.scale_w);
+  const size_t rows = static_cast<size_t>(c.out_channels / c.groups);
+  filler.next.resize(rows);
+  filler.taken.resize(rows);
+  for (int64_t g = 0; g < c.groups; ++g) filler.group(g);
+  packed->point();
+}
+
+}  // namespace
+
+void Packed::point() {
+  plan.blocks = static_cast<int32_t>(blocks.size());
+  plan.block = blocks.data();
+  plan.run = runs.data();
+  plan.row = rows.data();
+  plan.offset = offsets.data();
+  plan.used = used.data();
+  plan.weight = weights.data();
+  plan.bias = bias.data();
+  plan.basis_h = basis_h.data();
+  plan.basis_w = basis_w.data();
+  plan.value = value.data();
+  plan.column = column.data();
+  plan.split = split.data();
+}
+
+int64_t Packed::bytes() const {
+  return static_cast<int64_t>(
+      sizeof(*this) + blocks.size() * sizeof(tfp_block) + runs.size() * sizeof(tfp_run_of_rows) +
+      rows.size() * 4 + used.size() * 4 + offsets.size() * 2 + weights.size() * 4 + bias.size() * 4 +
+      value.size() * 4 + column.size() * 4 + split.size() * 8);
+}
+
+}  // namespace tfprune
+
+extern "C" tfp_status tfp_pack(const tfp_conv* conv, const float* values, int64_t value_count,
+                               const int32_t* columns, int64_t column_count,
+                               const int64_t* row_splits, int64_t row_split_count,
+                               const float* bias, int64_t bias_count, int64_t pixels,
+                               tfp_packed** packed) {
+  using tfprune::fail;
+  if (packed == nullptr) return fail(TFP_INVALID, "A place for the result must be given.");
+  *packed = nullptr;
+  tfp_status status = tfprune::check_conv(conv);
+  if (status != TFP_OK) return status;
+  status = tfprune::check_entries(*conv, values, value_count, columns, column_count, row_splits,
+                                  row_split_count, bias, bias_count);
+  if (status != TFP_OK) return status;
+  try {
+    auto made = std::make_unique<tfp_packed>();
+    made->plan.conv = *conv;
+    made->kernel = tfprune::selected_kernel();
+    made->value.assign(values, values + value_count);
+    made->column.assign(columns, columns + column_count);
+    made->split.assign(row_splits, row_splits + row_split_count);
+    made->bias.assign(static_cast<size_t>(conv->out_channels), 0.0f);
+    if (bias != nullptr) std::copy(bias, bias + bias_count, made->bias.begin());
+    tfprune::choose_tile(*conv, value_count, pixels, made->kernel->lanes, &made->plan);
+    tfprune::fill(made.get());
+    *packed = made.release();
+  } catch (const std::bad_alloc&) {
+    return fail(TFP_NO_MEMORY, "There is not enough memory for the packed weights.");
+  }
+  return TFP_OK;
+}
+
+extern "C" void tfp_free(tfp_packed* packed) { delete packed; }
+extern "C" int64_t tfp_packed_bytes(const tfp_packed* packed) {
+  return packed == nullptr ? 0 : packed->bytes();
+}

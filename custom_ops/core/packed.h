@@ -1,0 +1,35 @@
+// What owns a plan's memory.
+
+#ifndef TFPRUNE_PACKED_H_
+#define TFPRUNE_PACKED_H_
+
+#include <vector>
+
+#include "core/plan.h"
+
+namespace tfprune {
+
+struct Packed {
+  tfp_plan plan{};
+  const tfp_kernel* kernel = nullptr;
+  std::vector<tfp_block> blocks;
+  std::vector<tfp_run_of_rows> runs;
+  std::vector<int32_t> rows;
+  std::vector<uint16_t> offsets;
+  std::vector<uint32_t> used;
+  std::vector<float> weights, bias, basis_h, basis_w, value;
+  std::vector<int32_t> column;
+  std::vector<int64_t> split;
+
+  void point();  // make the plan point to the vectors
+  int64_t bytes() const;
+};
+
+// The kernel that new packings run on.
+const tfp_kernel* selected_kernel();
+
+}  // namespace tfprune
+
+struct tfp_packed : tfprune::Packed {};
+
+#endif

@@ -1,0 +1,83 @@
+/* What packing makes and kernels read: plain data, so that it can be shared between files that are
+   compiled for different instruction sets. */
+
+#ifndef TFPRUNE_PLAN_H_
+#define TFPRUNE_PLAN_H_
+
+#include <stdint.h>
+
+#include "core/sparse_conv.h"
+
+#define TFP_MOST_TAPS 121 /* of an 11 x 11 kernel */
+
+/* Rows of a block that have equally many entries: the inner loop's length is known. */
+typedef struct {
+  int32_t entries; /* of each row */
+  int32_t rows;
+} tfp_run_of_rows;
+
+/* `channels` input channels of a group. Its rows follow each other in the arrays of the plan, by
+   falling number of entries; every row is padded to a multiple of four entries. */
+typedef struct {
+  int32_t channel;  /* the first, counted in the whole input */
+  int32_t channels; /* at most plan.block_channels */
+  int32_t first;    /* whether it is its group's first block: rows start from the bias */
+  int32_t last;     /* whether it is its group's last */
+  int32_t group;
+  int32_t runs;        /* number of tfp_run_of_rows */
+  int64_t run, row;    /* where they start in plan.runs and plan.rows */
+  int64_t entry;       /* where its entries start in plan.weights and plan.offsets */
+  int64_t used;        /* where its channels start in plan.used */
+  int32_t skips;       /* whether so many taps are read by no row that leaving them out pays */
+} tfp_block;
+
+typedef struct {
+  tfp_conv conv;
+  int32_t vectors;        /* P: vectors of pixels in a tile */
+  int32_t block_channels; /* CB: input channels whose panel is in the cache at a time */
+  int32_t blocks;
+  const tfp_block* block;
+  const tfp_run_of_rows* run;
+  const int32_t* row;       /* output channel of each row, counted in its group */
+  const uint16_t* offset;   /* of each entry: channel in the block * taps + tap */
+  const float* weight;      /* with the scale of the transform */
+  const uint32_t* used;     /* per channel of each block, bit t: whether a row reads tap t < 32 */
+  const float* bias;        /* [out_channels] */
+  const float* basis_h;     /* [kernel_h, kernel_h], rows are frequencies, without the scale */
+  const float* basis_w;     /* [kernel_w, kernel_w] */
+  /* the same entries as they were given, for the reference kernel */
+  const float* value;
+  const int32_t* column;
+  const int64_t* split;
+} tfp_plan;
+
+typedef struct {
+  int64_t batch, h, w, out_h, out_w;
+  const float* x;
+  float* y;
+} tfp_call;
+
+/* Output pixels [begin, end) of a call, counted over all images, for output channels of the groups
+   [group_begin, group_end). Tiles of a kernel start at multiples of its tile size. */
+typedef struct {
+  int64_t begin, end;
+} tfp_range;
+
+/* `scratch`: 64-byte aligned memory of at least scratch_bytes(plan, call) bytes. */
+typedef struct {
+  const char* name;
+  int32_t lanes;
+  int32_t (*runs_here)(void);
+  int64_t (*scratch_bytes)(const tfp_plan* plan, const tfp_call* call);
+  void (*run)(const tfp_plan* plan, const tfp_call* call, tfp_range range, void* scratch);
+} tfp_kernel;
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+extern const tfp_kernel tfp_reference, tfp_portable, tfp_avx2, tfp_avx512;
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,77 @@
+// Runs a packing on an image: checks, scratch memory, threads.
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "core/checks.h"
+#include "core/packed.h"
+#include "core/threads.h"
+
+namespace {
+
+// A thread's working memory, kept between calls.
+class Memory {
+ public:
+  ~Memory() { std::free(memory_); }
+  void* at_least(int64_t bytes) {
+    if (bytes <= size_) return memory_;
+    std::free(memory_);
+    size_ = 0;
+    const size_t rounded = (static_cast<size_t>(bytes) + 63) / 64 * 64;
+    memory_ = std::aligned_alloc(64, rounded);
+    if (memory_ != nullptr) size_ = bytes;
+    return memory_;
+  }
+
+ private:
+  void* memory_ = nullptr;
+  int64_t size_ = 0;
+};
+
+struct Work {
+  const tfp_packed* packed;
+  tfp_call call;
+  int64_t pixels, step;
+  std::atomic<bool> starved{false};
+};
+
+void part(void* context, int64_t index) {
+  Work* work = static_cast<Work*>(context);
+  thread_local Memory memory;
+  const tfp_plan& plan = work->packed->plan;
+  void* scratch = memory.at_least(work->packed->kernel->scratch_bytes(&plan, &work->call));
+  if (scratch == nullptr) {
+    work->starved.store(true);
+    return;
+  }
+  const int64_t begin = index * work->step;
+  const int64_t end = begin + work->step < work->pixels ? begin + work->step : work->pixels;
+  work->packed->kernel->run(&plan, &work->call, {begin, end}, scratch);
+}
+
+}  // namespace
+
+extern "C" tfp_status tfp_run(const tfp_packed* packed, int64_t batch, int64_t h, int64_t w,
+                              const float* x, float* y, int32_t threads) {
+  using tfprune::fail;
+  if (packed == nullptr) return fail(TFP_INVALID, "Packed weights must be given. Received: null.");
+  Work work;
+  work.packed = packed;
+  work.call = {batch, h, w, 0, 0, x, y};
+  const tfp_status status = tfprune::check_image(packed->plan.conv, batch, h, w, &work.call.out_h,
+                                                 &work.call.out_w);
+  if (status != TFP_OK) return status;
+  if (threads < 1) return fail(TFP_INVALID, "threads must be at least 1. Received: %d.", threads);
+  work.pixels = batch * work.call.out_h * work.call.out_w;
+  if (work.pixels == 0) return TFP_OK;
+  if (x == nullptr || y == nullptr)
+    return fail(TFP_INVALID, "x and y must be given. Received: null.");
+  const int64_t tile = int64_t{packed->plan.vectors} * packed->kernel->lanes;
+  const int64_t tiles = (work.pixels + tile - 1) / tile;
+  const int64_t parts = tiles < threads ? tiles : threads;
+  work.step = (tiles + parts - 1) / parts * tile;
+  tfprune::parallel((work.pixels + work.step - 1) / work.step, threads, part, &work);
+  if (work.starved.load()) return fail(TFP_NO_MEMORY, "There is not enough memory to work in.");
+  return TFP_OK;
+}
