@@ -1,0 +1,115 @@
+"""Every kernel of the table against the definition, on convolutions drawn at random."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from native.convs import close, draw_weights, slow, specs
+
+from tfprune import ops
+from tfprune.ops import ConvSpec
+
+pytestmark = pytest.mark.skipif(not ops.available(), reason="built without native kernels")
+KERNELS = ops.kernels()
+SAME = {"padding": (1, 1, 1, 1), "basis": "dct"}
+
+
+@pytest.fixture(params=KERNELS)
+def kernel(request):
+    ops.select_kernel(request.param)
+    yield request.param
+    ops.select_kernel(None)
+
+
+def run(x, weights, threads=1):
+    packed = np.frombuffer(weights.to_bytes(), np.uint8)
+    return ops.packed_conv2d(x, packed, weights.spec, threads).numpy()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    spec=specs(),
+    density=st.sampled_from([0.0, 0.03, 0.1, 0.5, 1.0]),
+    bias=st.booleans(),
+    size=st.tuples(st.integers(0, 3), st.integers(1, 18), st.integers(1, 18)),
+    seed=st.integers(0, 99),
+    threads=st.integers(1, 3),
+)
+@example(ConvSpec(70, 33, **SAME), 0.1, True, (2, 9, 13), 0, 1)
+@example(ConvSpec(16, 16, **SAME), 0.02, True, (1, 32, 32), 0, 2)
+@example(ConvSpec(3, 5, (5, 5), padding=(2, 2, 2, 2), basis="dct"), 0.3, True, (3, 7, 2), 0, 1)
+@example(ConvSpec(300, 8, **SAME), 0.05, False, (1, 7, 7), 0, 1)
+@example(ConvSpec(2, 3, **SAME), 0.5, True, (5, 1, 1), 0, 1)
+def test_kernels_compute_the_definition(spec, density, bias, size, seed, threads):
+    weights = draw_weights(spec, density, bias, seed)
+    x = np.random.default_rng(seed).normal(size=(*size, spec.in_channels)).astype("float32")
+    expected = slow(x, weights)
+    for name in KERNELS:
+        ops.select_kernel(name)
+        close(run(x, weights, threads), expected)
+    ops.select_kernel(None)
+    close(ops.reference_conv2d(x, weights), expected)
+
+
+def test_a_map_of_many_tiles_and_bands(kernel):
+    weights = draw_weights(ConvSpec(200, 20, **SAME), 0.05, True, 0)
+    x = np.random.default_rng(0).normal(size=(2, 40, 61, 200)).astype("float32")
+    close(run(x, weights, threads=2), ops.reference_conv2d(x, weights))
+
+
+def test_values_that_are_not_finite_stay_where_they_are_read(kernel):
+    weights = draw_weights(ConvSpec(4, 6, **SAME, activation="relu"), 1.0, True, 0)
+    for value in (np.nan, np.inf, -np.inf):
+        x = np.zeros((1, 9, 9, 4), "float32")
+        x[0, 4, 4, 1] = value
+        y = run(x, weights)
+        near = y[0, 3:6, 3:6]
+        assert not np.isfinite(near).all()
+        y[0, 3:6, 3:6] = 0
+        assert np.isfinite(y).all()
+    tiny = np.full((1, 9, 9, 4), 1e-42, "float32")
+    close(run(tiny, weights), ops.reference_conv2d(tiny, weights))
+
+
+def test_structured_sparsity(kernel):
+    """Whole kernels, whole rows, blocks of output channels, whole frequencies."""
+    rng = np.random.default_rng(0)
+    spec = ConvSpec(12, 16, **SAME)
+    dense = rng.normal(size=(3, 3, 12, 16))
+    masks = {
+        "kernels": rng.random((1, 1, 12, 16)) < 0.3,
+        "rows": rng.random((3, 3, 12, 1)) < 0.3,
+        "blocks": np.repeat(rng.random((3, 3, 12, 4)) < 0.3, 4, axis=3),
+        "frequencies": rng.random((3, 3, 1, 1)) < 0.3,
+    }
+    x = rng.normal(size=(1, 10, 10, 12)).astype("float32")
+    for mask in masks.values():
+        weights = ops.SparseWeights.from_dense(dense * mask, spec)
+        close(run(x, weights), slow(x, weights))
+
+
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "float16"])
+def test_stored_halves_are_computed_in_float32(storage):
+    weights = draw_weights(ConvSpec(8, 8, **SAME), 0.3, True, 1)
+    data = weights.to_bytes(storage)
+    x = np.random.default_rng(0).normal(size=(1, 8, 8, 8)).astype("float32")
+    y = ops.packed_conv2d(x, np.frombuffer(data, np.uint8), weights.spec)
+    close(y, slow(x, ops.SparseWeights.from_bytes(data)))
+    close(y, slow(x, weights), {"float32": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}[storage])
+
+
+def test_other_input_types_are_computed_in_float32():
+    weights = draw_weights(ConvSpec(8, 8, **SAME), 0.3, True, 1)
+    x = tf.cast(np.random.default_rng(0).normal(size=(1, 8, 8, 8)), tf.bfloat16)
+    y = ops.packed_conv2d(x, np.frombuffer(weights.to_bytes(), np.uint8), weights.spec)
+    assert y.dtype == tf.bfloat16
+    close(tf.cast(y, tf.float32), slow(tf.cast(x, tf.float32).numpy(), weights), 1e-2)
+
+
+def test_kernels_are_listed_best_first_and_chosen_by_name():
+    assert KERNELS[-2:] == ["portable", "reference"]
+    with pytest.raises(ValueError, match="no kernel 'sse9'"):
+        ops.select_kernel("sse9")

@@ -1,0 +1,28 @@
+"""The native sparse convolution for TensorFlow, and its dense twin.
+
+Importing this registers the ops, so that SavedModels that hold them load.
+"""
+
+from tfprune.ops.conv import packed_conv2d, reference_conv2d, sparse_conv2d
+from tfprune.ops.library import (
+    NativeUnavailableError,
+    available,
+    kernels,
+    native,
+    select_kernel,
+)
+from tfprune.ops.weights import ConvSpec, SparseWeights
+
+__all__ = [
+    "ConvSpec",
+    "NativeUnavailableError",
+    "SparseWeights",
+    "available",
+    "kernels",
+    "packed_conv2d",
+    "reference_conv2d",
+    "select_kernel",
+    "sparse_conv2d",
+]
+
+native()
