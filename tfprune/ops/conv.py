@@ -98,8 +98,14 @@ def packed_conv2d(x: Tensor, weights: Tensor, spec: ConvSpec, threads: int = 0) 
 
 def reference_conv2d(x: Tensor, weights: SparseWeights) -> Tensor:
     """The same by TensorFlow's dense convolution: what the native kernels are held against."""
-    arrays = (weights.values, weights.columns, weights.row_splits, weights.bias)
-    return _dense(tf.convert_to_tensor(x), *map(tf.constant, arrays), weights.spec)
+    return _dense(
+        tf.convert_to_tensor(x),
+        tf.constant(weights.values),
+        tf.constant(weights.columns),
+        tf.constant(weights.row_splits),
+        tf.constant(weights.bias),
+        weights.spec,
+    )
 
 
 def _float32(x: Tensor) -> tuple[Tensor, Any]:

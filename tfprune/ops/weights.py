@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import struct
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -42,8 +42,8 @@ class ConvSpec:
     dilations: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     groups: int = 1
-    basis: Literal["spatial", "dct"] = "spatial"
-    activation: Literal["linear", "relu", "relu6"] = "linear"
+    basis: str = "spatial"
+    activation: str = "linear"
 
     def __post_init__(self) -> None:
         sizes = (self.in_channels, self.out_channels, self.groups, *self.strides, *self.dilations)
@@ -203,8 +203,8 @@ def _spec(fields: Sequence[int]) -> ConvSpec:
         strides=(fields[5], fields[6]),
         dilations=(fields[7], fields[8]),
         padding=(fields[9], fields[10], fields[11], fields[12]),
-        basis=BASES[fields[13]],  # type: ignore[arg-type]
-        activation=ACTIVATIONS[fields[14]],  # type: ignore[arg-type]
+        basis=BASES[fields[13]],
+        activation=ACTIVATIONS[fields[14]],
     )
 
 
