@@ -5,7 +5,6 @@
 #include <memory>
 #include <new>
 #include <vector>
-#include <cstdlib>
 
 #include "core/checks.h"
 #include "core/packed.h"
@@ -45,11 +44,9 @@ void choose_tile(const tfp_conv& c, int64_t count, int64_t pixels, int lanes, tf
     const int64_t all = (pixels + lanes - 1) / lanes;
     while (vectors > 1 && all <= vectors / 2) vectors /= 2;
   }
-  if (getenv("TP")) vectors = atoi(getenv("TP"));
   const int64_t block = std::max<int64_t>(panel / (vectors * lanes * 4 * taps), 1);
   plan->vectors = static_cast<int32_t>(vectors);
   plan->block_channels = static_cast<int32_t>(std::min(block, channels));
-  if (getenv("TCB")) plan->block_channels = atoi(getenv("TCB"));
 }
 
 struct Filler {
