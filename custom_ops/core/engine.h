@@ -258,7 +258,47 @@ void rows(const tfp_plan& plan, const tfp_block& block, const Scratch& s) {
   }
 }
 
+// Four output channels that read the same panel rows: each is loaded once for all of them.
+template <int P>
+void rows4(const tfp_plan& plan, const tfp_block& block, const Scratch& s) {
+  const int32_t* row = plan.row + block.row;
+  const uint16_t* offset = plan.offset + block.entry;
+  const float* weight = plan.weight + 4 * block.entry;
+  const int64_t pitch = int64_t{plan.vectors} * L;
+  const float* bias = plan.bias + block.group * (plan.conv.out_channels / plan.conv.groups);
+  for (int32_t i = 0; i < block.runs; ++i) {
+    const tfp_run_of_rows& run = plan.run[block.run + i];
+    for (int32_t r = 0; r < run.rows; ++r, ++row) {
+      float* to = s.sums + *row * pitch;
+      R sums[4][P];
+      for (int k = 0; k < 4; ++k)
+        for (int j = 0; j < P; ++j)
+          sums[k][j] = block.first ? Lanes::set1(bias[*row + k]) : Lanes::load(to + k * pitch + j * L);
+      for (int32_t e = 0; e < run.entries; ++e, ++offset, weight += 4) {
+        const float* from = s.panel + *offset * pitch;
+        R x[P];
+        for (int j = 0; j < P; ++j) x[j] = Lanes::load(from + j * L);
+        for (int k = 0; k < 4; ++k)
+          for (int j = 0; j < P; ++j)
+            sums[k][j] = Lanes::fma(Lanes::set1(weight[k]), x[j], sums[k][j]);
+      }
+      for (int k = 0; k < 4; ++k)
+        for (int j = 0; j < P; ++j) Lanes::store(to + k * pitch + j * L, sums[k][j]);
+    }
+  }
+}
+
+void rows4_of_tile(const tfp_plan& plan, const tfp_block& block, int vectors, const Scratch& s) {
+  switch (vectors) {
+    case 1: return rows4<1>(plan, block, s);
+    case 2: return rows4<2>(plan, block, s);
+    case 3: return rows4<3>(plan, block, s);
+    default: return rows4<4>(plan, block, s);
+  }
+}
+
 void rows_of_tile(const tfp_plan& plan, const tfp_block& block, int vectors, const Scratch& s) {
+  if (plan.together == 4) return rows4_of_tile(plan, block, vectors, s);
   switch (vectors) {
     case 1: return rows<1>(plan, block, s);
     case 2: return rows<2>(plan, block, s);
@@ -298,6 +338,12 @@ void out(const tfp_plan& plan, const tfp_call& call, int32_t group, int64_t begi
   }
 }
 
+}  // namespace
+
+#include "core/whole.h"
+
+namespace {
+
 void run(const tfp_plan* plan, const tfp_call* call, tfp_range range, void* memory) {
   const Scratch s = lay_out(*plan, *call, memory);
   const int64_t tile = int64_t{plan->vectors} * L;
@@ -316,6 +362,10 @@ void run(const tfp_plan* plan, const tfp_call* call, tfp_range range, void* memo
       make_masks(*plan, *call, begin, vectors, &band);
     else
       find_sources(*plan, *call, begin, end, s);
+    if (takes_whole(*plan, *call)) {
+      whole(*plan, *call, band, begin, end, vectors, s);
+      continue;
+    }
     for (int32_t i = 0; i < plan->blocks; ++i) {
       const tfp_block& block = plan->block[i];
       if (same)

@@ -12,7 +12,7 @@ namespace {
 
 constexpr int kMostRadius = 2;
 constexpr int kMostVectors = 8;
-constexpr int64_t kBandBytes = 512 * 1024;
+constexpr int64_t kBandBytes = 256 * 1024;
 
 // Which lanes of a vector of pixels have a neighbour in each direction.
 struct Bits {

@@ -39,7 +39,7 @@ void choose_tile(const tfp_conv& c, int64_t count, int64_t pixels, int lanes, tf
   const double cells = static_cast<double>(c.out_channels) * channels * taps;
   const double density = count / std::max(cells, 1.0);
   const int64_t panel = 1024 * (density > 0.15 ? 36 : density > 0.07 ? 54 : 72);
-  int64_t vectors = channels <= 64 ? 8 : channels >= 256 && density < 0.15 ? 2 : 4;
+  int64_t vectors = plan->together == 4 ? (lanes > 8 ? 4 : 2) : channels <= 64 ? 8 : channels >= 256 && density < 0.15 ? 2 : 4;
   if (pixels > 0) {
     const int64_t all = (pixels + lanes - 1) / lanes;
     while (vectors > 1 && all <= vectors / 2) vectors /= 2;
@@ -47,6 +47,21 @@ void choose_tile(const tfp_conv& c, int64_t count, int64_t pixels, int lanes, tf
   const int64_t block = std::max<int64_t>(panel / (vectors * lanes * 4 * taps), 1);
   plan->vectors = static_cast<int32_t>(vectors);
   plan->block_channels = static_cast<int32_t>(std::min(block, channels));
+}
+
+// Whether all rows come in fours that have the same columns.
+bool in_fours(const Packed& packed) {
+  const tfp_conv& c = packed.plan.conv;
+  if (c.out_channels / c.groups % 4 != 0 || packed.column.empty()) return false;
+  for (int64_t k = 0; k < c.out_channels; k += 4) {
+    const int32_t* first = packed.column.data() + packed.split[k];
+    const int64_t count = packed.split[k + 1] - packed.split[k];
+    for (int64_t j = k + 1; j < k + 4; ++j) {
+      if (packed.split[j + 1] - packed.split[j] != count) return false;
+      if (!std::equal(first, first + count, packed.column.data() + packed.split[j])) return false;
+    }
+  }
+  return true;
 }
 
 struct Filler {
@@ -87,7 +102,7 @@ void Filler::block(int64_t g, int64_t channel, int64_t channels) {
   b.group = static_cast<int32_t>(g);
   b.run = static_cast<int64_t>(packed->runs.size());
   b.row = static_cast<int64_t>(packed->rows.size());
-  b.entry = static_cast<int64_t>(packed->weights.size());
+  b.entry = static_cast<int64_t>(packed->offsets.size());
   b.used = static_cast<int64_t>(packed->used.size());
   packed->used.resize(packed->used.size() + static_cast<size_t>(channels), 0);
   rows(&b, g);
@@ -104,7 +119,8 @@ void Filler::rows(tfp_block* b, int64_t g) {
   const int64_t taps = c.kernel_h * c.kernel_w, rows_of = c.out_channels / c.groups;
   const int64_t base = (b->channel - g * (c.in_channels / c.groups)) * taps;
   order.clear();
-  for (int64_t k = 0; k < rows_of; ++k)
+  const int64_t together = packed->plan.together;
+  for (int64_t k = 0; k < rows_of; k += together)
     if (taken[k] > 0 || b->first) order.push_back(static_cast<int32_t>(k));
   std::stable_sort(order.begin(), order.end(),
                    [this](int32_t i, int32_t j) { return taken[i] > taken[j]; });
@@ -117,17 +133,74 @@ void Filler::rows(tfp_block* b, int64_t g) {
     for (int64_t e = next[k]; e < next[k] + count; ++e) {
       const int64_t tap = packed->column[e] % taps;
       const double scale = scale_h[tap / c.kernel_w] * scale_w[tap % c.kernel_w];
-      packed->weights.push_back(static_cast<float>(packed->value[e] * scale));
+      for (int64_t j = 0; j < together; ++j) {
+        const float value = packed->value[e - next[k] + next[k + j]];
+        packed->weights.push_back(static_cast<float>(value * scale));
+      }
       packed->offsets.push_back(static_cast<uint16_t>(packed->column[e] - base));
       if (tap < 32) packed->used[b->used + (packed->column[e] - base) / taps] |= 1u << tap;
     }
-    while (packed->weights.size() % 4 != 0) {
+    while (together == 1 && packed->offsets.size() % 4 != 0) {
       packed->weights.push_back(0);
       packed->offsets.push_back(0);
     }
-    next[k] += count;
+    for (int64_t j = 0; j < together; ++j) next[k + j] += count;
   }
   b->runs = static_cast<int32_t>(packed->runs.size() - b->run);
+}
+
+// Whether every row holds all entries of an input channel or none.
+bool is_whole(const Packed& packed) {
+  const tfp_conv& c = packed.plan.conv;
+  const int64_t taps = c.kernel_h * c.kernel_w;
+  if (taps == 1 || packed.column.empty()) return false;
+  for (int64_t k = 0; k < c.out_channels; ++k) {
+    const int64_t begin = packed.split[k], count = packed.split[k + 1] - begin;
+    if (count % taps != 0) return false;
+    for (int64_t e = 0; e < count; e += taps) {
+      const int32_t* column = packed.column.data() + begin + e;  // they grow
+      if (column[0] % taps != 0 || column[taps - 1] != column[0] + taps - 1) return false;
+    }
+  }
+  return true;
+}
+
+// Spatial kernels by input channel.
+void fill_whole(Packed* packed) {
+  const tfp_conv& c = packed->plan.conv;
+  const int64_t kh = c.kernel_h, kw = c.kernel_w, taps = kh * kw;
+  const int64_t rows = c.out_channels / c.groups, inputs = c.in_channels / c.groups;
+  std::vector<float> vertical, horizontal;
+  std::vector<double> scale_h, scale_w;
+  basis_rows(kh, c.basis == TFP_DCT, &vertical, &scale_h);
+  basis_rows(kw, c.basis == TFP_DCT, &horizontal, &scale_w);
+  std::vector<int64_t>& start = packed->kernel_start;
+  start.assign(static_cast<size_t>(c.in_channels + 1), 0);
+  const auto channel_of = [&](int64_t k, int64_t e) {
+    return k / rows * inputs + packed->column[e] / taps;
+  };
+  for (int64_t k = 0; k < c.out_channels; ++k)
+    for (int64_t e = packed->split[k]; e < packed->split[k + 1]; e += taps)
+      ++start[channel_of(k, e) + 1];
+  for (int64_t i = 0; i < c.in_channels; ++i) start[i + 1] += start[i];
+  std::vector<int64_t> next(start.begin(), start.end() - 1);
+  packed->kernel_row.resize(static_cast<size_t>(start.back()));
+  packed->kernel_weight.resize(static_cast<size_t>(start.back() * taps));
+  for (int64_t k = 0; k < c.out_channels; ++k) {
+    for (int64_t e = packed->split[k]; e < packed->split[k + 1]; e += taps) {
+      const int64_t place = next[channel_of(k, e)]++;
+      packed->kernel_row[place] = static_cast<int32_t>(k % rows);
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        double sum = 0;
+        for (int64_t f = 0; f < taps; ++f) {
+          const int64_t u = f / kw, v = f % kw;
+          sum += packed->value[e + f] * scale_h[u] * vertical[u * kh + tap / kw] * scale_w[v] *
+                 horizontal[v * kw + tap % kw];
+        }
+        packed->kernel_weight[place * taps + tap] = static_cast<float>(sum);
+      }
+    }
+  }
 }
 
 void fill(Packed* packed) {
@@ -141,6 +214,7 @@ void fill(Packed* packed) {
   filler.next.resize(rows);
   filler.taken.resize(rows);
   for (int64_t g = 0; g < c.groups; ++g) filler.group(g);
+  if (is_whole(*packed)) fill_whole(packed);
   packed->point();
 }
 
@@ -157,6 +231,9 @@ void Packed::point() {
   plan.bias = bias.data();
   plan.basis_h = basis_h.data();
   plan.basis_w = basis_w.data();
+  plan.kernel_start = kernel_start.empty() ? nullptr : kernel_start.data();
+  plan.kernel_row = kernel_row.data();
+  plan.kernel_weight = kernel_weight.data();
   plan.value = value.data();
   plan.column = column.data();
   plan.split = split.data();
@@ -166,6 +243,7 @@ int64_t Packed::bytes() const {
   return static_cast<int64_t>(
       sizeof(*this) + blocks.size() * sizeof(tfp_block) + runs.size() * sizeof(tfp_run_of_rows) +
       rows.size() * 4 + used.size() * 4 + offsets.size() * 2 + weights.size() * 4 + bias.size() * 4 +
+      kernel_start.size() * 8 + kernel_row.size() * 4 + kernel_weight.size() * 4 +
       value.size() * 4 + column.size() * 4 + split.size() * 8);
 }
 
@@ -193,6 +271,7 @@ extern "C" tfp_status tfp_pack(const tfp_conv* conv, const float* values, int64_
     made->split.assign(row_splits, row_splits + row_split_count);
     made->bias.assign(static_cast<size_t>(conv->out_channels), 0.0f);
     if (bias != nullptr) std::copy(bias, bias + bias_count, made->bias.begin());
+    made->plan.together = tfprune::in_fours(*made) ? 4 : 1;
     tfprune::choose_tile(*conv, value_count, pixels, made->kernel->lanes, &made->plan);
     tfprune::fill(made.get());
     *packed = made.release();

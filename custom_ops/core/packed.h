@@ -18,7 +18,9 @@ struct Packed {
   std::vector<uint16_t> offsets;
   std::vector<uint32_t> used;
   std::vector<float> weights, bias, basis_h, basis_w, value;
-  std::vector<int32_t> column;
+  std::vector<int32_t> column, kernel_row;
+  std::vector<int64_t> kernel_start;
+  std::vector<float> kernel_weight;
   std::vector<int64_t> split;
 
   void point();  // make the plan point to the vectors

@@ -10,7 +10,8 @@
 
 #define TFP_MOST_TAPS 121 /* of an 11 x 11 kernel */
 
-/* Rows of a block that have equally many entries: the inner loop's length is known. */
+/* Rows of a block that have equally many entries: the inner loop's length is known. A row is an
+   output channel, or as many neighbours as plan.together; an entry then has a weight for each. */
 typedef struct {
   int32_t entries; /* of each row */
   int32_t rows;
@@ -35,16 +36,21 @@ typedef struct {
   tfp_conv conv;
   int32_t vectors;        /* P: vectors of pixels in a tile */
   int32_t block_channels; /* CB: input channels whose panel is in the cache at a time */
+  int32_t together;       /* output channels that share their entries' places: 1 or 4 */
   int32_t blocks;
   const tfp_block* block;
   const tfp_run_of_rows* run;
-  const int32_t* row;       /* output channel of each row, counted in its group */
+  const int32_t* row;       /* (first) output channel of each row, counted in its group */
   const uint16_t* offset;   /* of each entry: channel in the block * taps + tap */
   const float* weight;      /* with the scale of the transform */
   const uint32_t* used;     /* per channel of each block, bit t: whether a row reads tap t < 32 */
   const float* bias;        /* [out_channels] */
   const float* basis_h;     /* [kernel_h, kernel_h], rows are frequencies, without the scale */
   const float* basis_w;     /* [kernel_w, kernel_w] */
+  /* of kernels that are kept as a whole, by input channel; null where others are kept too */
+  const int64_t* kernel_start;  /* [in_channels + 1] */
+  const int32_t* kernel_row;    /* output channel, counted in its group */
+  const float* kernel_weight;   /* [kernel_h * kernel_w] each, spatial */
   /* the same entries as they were given, for the reference kernel */
   const float* value;
   const int32_t* column;

@@ -67,10 +67,9 @@ extern "C" tfp_status tfp_run(const tfp_packed* packed, int64_t batch, int64_t h
   if (work.pixels == 0) return TFP_OK;
   if (x == nullptr || y == nullptr)
     return fail(TFP_INVALID, "x and y must be given. Received: null.");
-  const int64_t tile = int64_t{packed->plan.vectors} * packed->kernel->lanes;
-  const int64_t tiles = (work.pixels + tile - 1) / tile;
-  const int64_t parts = tiles < threads ? tiles : threads;
-  work.step = (tiles + parts - 1) / parts * tile;
+  const int64_t lanes = packed->kernel->lanes, vectors = (work.pixels + lanes - 1) / lanes;
+  const int64_t parts = vectors < threads ? vectors : threads;
+  work.step = (vectors + parts - 1) / parts * lanes;
   tfprune::parallel((work.pixels + work.step - 1) / work.step, threads, part, &work);
   if (work.starved.load()) return fail(TFP_NO_MEMORY, "There is not enough memory to work in.");
   return TFP_OK;

@@ -14,6 +14,7 @@ namespace {
 
 struct Lanes {
   static constexpr int L = 8;
+  static constexpr int kRegisters = 16;
   using R = __m256;
   using Four = int;  // a broadcast from memory is as cheap as one from a register
 

@@ -14,6 +14,7 @@ namespace {
 
 struct Lanes {
   static constexpr int L = 16;
+  static constexpr int kRegisters = 32;
   using R = __m512;
   using Four = __m512;  // four weights, each read by lane()
 

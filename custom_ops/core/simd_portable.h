@@ -14,6 +14,11 @@ namespace {
 
 struct Lanes {
   static constexpr int L = 4;
+#if defined(__aarch64__)
+  static constexpr int kRegisters = 32;
+#else
+  static constexpr int kRegisters = 16;
+#endif
   typedef float R __attribute__((vector_size(16)));
   typedef int32_t I __attribute__((vector_size(16)));
   using Four = R;

@@ -1,0 +1,84 @@
+// Kernels that are there as a whole or not at all: no transform and no panel. The taps of an input
+// channel stay in registers while every output channel that reads it takes them.
+//
+// Included by engine.h.
+
+#ifndef TFPRUNE_WHOLE_H_
+#define TFPRUNE_WHOLE_H_
+
+namespace {
+
+// Vectors of pixels whose taps fit into the registers.
+template <int K>
+constexpr int whole_vectors() {
+  return K * K * 2 + 6 <= Lanes::kRegisters ? 2 : 1;
+}
+
+bool takes_whole(const tfp_plan& plan, const tfp_call& call) {
+  const int64_t k = plan.conv.kernel_h;
+  return plan.kernel_start != nullptr && keeps_pixels(plan, call) &&
+         k * k + 4 <= Lanes::kRegisters;
+}
+
+// sums[k] += the kernels that read channel `channel`, over V vectors from `at` of the tile.
+template <int K, int V>
+TFPRUNE_INLINE void whole_channel(const tfp_plan& plan, const float* plane, int64_t w,
+                                  const Masks* masks, int64_t channel, float* sums,
+                                  int64_t pitch) {
+  R t[V][K * K];
+  for (int j = 0; j < V; ++j) {
+    R before[K], x[K], after[K];
+    column<K, false>(nullptr, plane + (j - 1) * L, w, masks[j], before);
+    column<K, false>(nullptr, plane + j * L, w, masks[j + 1], x);
+    column<K, false>(nullptr, plane + (j + 1) * L, w, masks[j + 2], after);
+    for (int u = 0; u < K; ++u)
+      neighbours<K, false, K / 2>(masks[j + 1], before[u], x[u], after[u], t[j] + u * K);
+  }
+  const float* weight = plan.kernel_weight + plan.kernel_start[channel] * K * K;
+  for (int64_t i = plan.kernel_start[channel]; i < plan.kernel_start[channel + 1]; ++i) {
+    float* to = sums + plan.kernel_row[i] * pitch;
+    R sum[V];
+    for (int j = 0; j < V; ++j) sum[j] = Lanes::load(to + j * L);
+    for (int tap = 0; tap < K * K; ++tap, ++weight) {
+      const R value = Lanes::set1(*weight);
+      for (int j = 0; j < V; ++j) sum[j] = Lanes::fma(value, t[j][tap], sum[j]);
+    }
+    for (int j = 0; j < V; ++j) Lanes::store(to + j * L, sum[j]);
+  }
+}
+
+template <int K>
+void whole_tile(const tfp_plan& plan, const tfp_call& call, int32_t group, const Band& band,
+                int64_t begin, int vectors, const Scratch& s) {
+  const tfp_conv& c = plan.conv;
+  const int64_t pitch = int64_t{plan.vectors} * L, rows = c.out_channels / c.groups;
+  const int64_t inputs = c.in_channels / c.groups;
+  constexpr int V = whole_vectors<K>();
+  for (int64_t k = 0; k < rows; ++k)
+    for (int j = 0; j < vectors; ++j)
+      Lanes::store(s.sums + k * pitch + j * L, Lanes::set1(plan.bias[group * rows + k]));
+  for (int64_t i = group * inputs; i < (group + 1) * inputs; ++i) {
+    if (plan.kernel_start[i] == plan.kernel_start[i + 1]) continue;
+    const float* plane = band.planes + i * band.length + (begin - band.first);
+    int j = 0;
+    for (; j + V <= vectors; j += V)
+      whole_channel<K, V>(plan, plane + j * L, call.w, band.masks + j, i, s.sums + j * L, pitch);
+    for (; j < vectors; ++j)
+      whole_channel<K, 1>(plan, plane + j * L, call.w, band.masks + j, i, s.sums + j * L, pitch);
+  }
+}
+
+void whole(const tfp_plan& plan, const tfp_call& call, const Band& band, int64_t begin,
+           int64_t end, int vectors, const Scratch& s) {
+  for (int32_t group = 0; group < plan.conv.groups; ++group) {
+    if (plan.conv.kernel_h == 3)
+      whole_tile<3>(plan, call, group, band, begin, vectors, s);
+    else
+      whole_tile<5>(plan, call, group, band, begin, vectors, s);
+    out(plan, call, group, begin, end, s);
+  }
+}
+
+}  // namespace
+
+#endif
