@@ -17,7 +17,7 @@ MOST_LINES = 350
 MATHS = frozenset(
     {
         *("_version", "checks", "masks", "method", "schedules", "transforms"),
-        *("banded", "bands", "dct_macs", "groups", "signals", "thresholds"),
+        *("banded", "bands", "dct_macs", "groups", "signals", "sparse_weights", "thresholds"),
     }
 )
 HOSTS = MATHS | {"compat", "ops", "training"}

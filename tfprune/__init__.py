@@ -27,7 +27,16 @@ from tfprune.methods import (
 )
 from tfprune.report import report
 from tfprune.schedules import ConstantSparsity, PolynomialDecay, PruningSchedule
-from tfprune.training import Pruner, PruningCallback, is_pruned, load_model, prune, strip
+from tfprune.training import (
+    Pruner,
+    PruningCallback,
+    compact,
+    compaction,
+    is_pruned,
+    load_model,
+    prune,
+    strip,
+)
 
 __all__ = [
     "ConstantSparsity",
@@ -50,6 +59,8 @@ __all__ = [
     "WeightSpec",
     "__version__",
     "bands",
+    "compact",
+    "compaction",
     "export_tflite",
     "is_pruned",
     "layers",

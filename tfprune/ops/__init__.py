@@ -11,7 +11,7 @@ from tfprune.ops.library import (
     native,
     select_kernel,
 )
-from tfprune.ops.weights import ConvSpec, SparseWeights
+from tfprune.sparse_weights import ConvSpec, SparseWeights
 
 __all__ = [
     "ConvSpec",

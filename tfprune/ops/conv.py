@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfprune.ops.library import native
-from tfprune.ops.weights import ACTIVATIONS, BASES, ConvSpec, SparseWeights
+from tfprune.sparse_weights import ACTIVATIONS, BASES, ConvSpec, SparseWeights
 from tfprune.transforms import dct_matrix
 
 Tensor = Any

@@ -91,6 +91,15 @@ def graphs(model: keras.Layer) -> Iterator[tuple[Any, list[Call]]]:
             yield graph, calls(graph, shared)
 
 
+def readers(graph: Any, calls: list[Call]) -> dict[int, list[Call | None]]:
+    """id of a symbolic tensor -> the calls that read it; None stands for an output of the graph."""
+    found: dict[int, list[Call | None]] = {id(tensor): [None] for tensor in graph.outputs}
+    for call in calls:
+        for tensor in call.inputs:
+            found.setdefault(id(tensor), []).append(call)
+    return found
+
+
 def _takes_maps_alone(operation: Any, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> bool:
     """Whether the arguments of a call are one tensor, or the one list that a merge takes."""
     positional, named = arguments

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from tfprune.training import _keras
-from tfprune.training.graphs import Call, classes, graphs, has_own_kernel
+from tfprune.training.graphs import Call, classes, graphs, has_own_kernel, readers
 from tfprune.training.layers import STATE, axes_of, variable_of, weighted_layers
 from tfprune.training.parametrize import disguised, exchange
 
@@ -46,12 +46,12 @@ def foldable(model: keras.Layer, layers: Sequence[keras.Layer]) -> list[Fold]:
     wanted = {id(layer) for layer in layers}
     folds = []
     for graph, calls in graphs(model):
-        readers = _readers(graph, calls)
+        read_by = readers(graph, calls)
         for call in calls:
             normalises = call.plain and call.cls is keras.layers.BatchNormalization
             if not normalises or call.operation.gamma is None:
                 continue
-            behind = _behind(call.outputs[0], readers, wanted)
+            behind = _behind(call.outputs[0], read_by, wanted)
             if behind is not None:
                 ends = [x.operation for x in behind if x.cls in _READERS]
                 between = [x.operation for x in behind if x.cls not in _READERS]
@@ -60,27 +60,18 @@ def foldable(model: keras.Layer, layers: Sequence[keras.Layer]) -> list[Fold]:
     return folds
 
 
-def _readers(graph: Any, calls: Sequence[Call]) -> dict[int, list[Call | None]]:
-    """id of a symbolic tensor -> the calls that read it; None stands for an output of the graph."""
-    found: dict[int, list[Call | None]] = {id(tensor): [None] for tensor in graph.outputs}
-    for call in calls:
-        for tensor in call.inputs:
-            found.setdefault(id(tensor), []).append(call)
-    return found
-
-
 def _behind(
-    tensor: Any, readers: Mapping[int, list[Call | None]], wanted: set[int]
+    tensor: Any, read_by: Mapping[int, list[Call | None]], wanted: set[int]
 ) -> list[Call] | None:
     """The calls that a scaled tensor runs through, or None if one of them cannot take its scale."""
     found: list[Call] = []
-    for call in readers.get(id(tensor), [None]):
+    for call in read_by.get(id(tensor), [None]):
         if call is None or not call.plain:
             return None
         found.append(call)
         if id(call.operation) in wanted and _takes_scales(call):
             continue
-        inner = _behind(call.outputs[0], readers, wanted) if _homogeneous(call) else None
+        inner = _behind(call.outputs[0], read_by, wanted) if _homogeneous(call) else None
         if inner is None:
             return None
         found += inner

@@ -1,0 +1,279 @@
+"""`compact(model)`: sparse layers become inference layers on the native kernels."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.sparse_weights import MOST_KERNEL, STORAGE, ConvSpec, SparseWeights
+from tfprune.training import _keras
+from tfprune.training.copying import (
+    clone_layer,
+    copy_model,
+    copy_values,
+    custom_classes,
+    uncompiled,
+)
+from tfprune.training.fusing import FUSED, Fusion, fusions
+from tfprune.training.host import check_model, is_pruned, strip
+from tfprune.training.layers import weighted_layers
+from tfprune.training.sparse_layers import SparseConv
+from tfprune.transforms import dct_matrix
+
+CHOICES = ("measured", "modelled", "always")
+DENSE_FROM = 0.4  # modelled: from this density on a dense kernel is as fast
+ROUNDING = 1e-6  # coefficients below this fraction of the largest are zeros that were rounded
+CALLS, ROUNDS = 5, 7
+_FOUND = "_tfprune_compaction"
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What `compact` did with one layer.
+
+    Attributes:
+        name: the layer's path.
+        form: "sparse" or "dense".
+        basis: "dct" or "spatial", whichever has fewer non-zeros.
+        density: the fraction of the weights that is not zero, in that basis.
+        sparse_ms, dense_ms: one call on one example, where it was measured.
+        reason: why it has that form.
+        absorbed: names of the layers that became part of it.
+    """
+
+    name: str
+    form: str
+    basis: str
+    density: float
+    sparse_ms: float | None
+    dense_ms: float | None
+    reason: str
+    absorbed: tuple[str, ...]
+
+
+def compact(model: keras.Model, choose: str = "measured", storage: str = "float32") -> keras.Model:
+    """Put inference layers on packed constants in place of sparse convolutions and dense layers.
+
+    Batch normalizations and ReLUs behind them become part of them, also where a layer stays dense.
+    Outputs stay the same to rounding. `.keras` files and SavedModels keep the layers and need
+    `import tfprune` (`import tfprune.ops` for a SavedModel) to load. `tfprune.compaction` tells
+    what was done with each layer.
+
+    Args:
+        model: a pruned model, or a plain one with zeros; Functional or Sequential.
+        choose: "measured": per layer whichever form is faster here, on one example, where its size
+            is known; "modelled": sparse below a density of 0.4; "always": sparse wherever a kernel
+            takes the layer.
+        storage: type of stored weights: "float32", "bfloat16" or "float16".
+
+    Returns:
+        A copy for inference, not compiled.
+
+    Raises:
+        TypeError: if `model` is no Keras 3 model.
+        ValueError: for other words, a subclassed model, or another backend than TensorFlow.
+    """
+    check_model(model)
+    for name, value, known in (("choose", choose, CHOICES), ("storage", storage, STORAGE)):
+        if value not in known:
+            raise ValueError(f"`{name}` must be one of {', '.join(known)}. Received: {value!r}.")
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError("`compact` needs Keras on TensorFlow.")
+    if _keras.graph_of(model) is None:
+        raise ValueError(
+            "`compact` needs a Functional or Sequential model, without a `call` of its own. "
+            f"Received: '{model.name}' of type {model.__class__.__name__}."
+        )
+    plain = strip(model) if is_pruned(model) else copy_model(model)
+    paths = {id(layer): path for path, layer in weighted_layers(plain)}
+    made: dict[int, Callable[[], keras.Layer]] = {}
+    choices = []
+    for fusion in fusions(plain):
+        choice, build = _replacement(fusion, paths[id(fusion.layer)], choose, storage)
+        choices.append(choice)
+        made[id(fusion.layer)] = build
+        for layer in fusion.absorbed:
+            made[id(layer)] = _identity(layer)
+    return _rebuilt(plain, made, choices)
+
+
+def compaction(model: keras.Model) -> list[Choice]:
+    """What `compact` decided for each layer; of a model read from a file only what is sparse."""
+    if _FOUND in vars(model):
+        return list(vars(model)[_FOUND])
+    found = []
+    for path, layer in weighted_layers(model):
+        if isinstance(layer, SparseConv):
+            density = layer.sparse_weights.density
+            basis = layer.spec.basis
+            found.append(Choice(path, "sparse", basis, density, None, None, "from a file", ()))
+    return found
+
+
+def _rebuilt(
+    model: keras.Model, made: dict[int, Callable[[], keras.Layer]], choices: list[Choice]
+) -> keras.Model:
+    twins: dict[int, keras.Layer] = {}
+    placed: set[int] = set()
+
+    def clone(layer: keras.Layer) -> keras.Layer:
+        twins[id(layer)] = made[id(layer)]() if id(layer) in made else clone_layer(layer)
+        if id(layer) in made:
+            placed.add(id(twins[id(layer)]))
+        return twins[id(layer)]
+
+    def call(layer: keras.Layer, *inputs: Any, **arguments: Any) -> Any:
+        """Without arguments such as `mask`, that what took a layer's place does not know."""
+        return layer(*inputs) if id(layer) in placed else layer(*inputs, **arguments)
+
+    graph = {} if isinstance(model, keras.Sequential) else {"call_function": call}
+    with keras.saving.custom_object_scope(custom_classes(model)), uncompiled(model):
+        small = keras.models.clone_model(model, clone_function=clone, recursive=True, **graph)
+    originals = {id(layer): layer for layer in model._flatten_layers()}
+    for key, twin in twins.items():
+        if key not in made and not isinstance(twin, keras.layers.InputLayer):
+            copy_values(originals[key], twin)
+    small.trainable = False
+    vars(small)[_FOUND] = tuple(choices)
+    return small
+
+
+def _identity(layer: keras.Layer) -> Callable[[], keras.Layer]:
+    return lambda: keras.layers.Identity(name=layer.name, dtype=layer.dtype_policy.name)
+
+
+def _replacement(
+    fusion: Fusion, path: str, choose: str, storage: str
+) -> tuple[Choice, Callable[[], keras.Layer]]:
+    """What becomes of a layer, and a function that makes the layer that takes its place."""
+    kernel, bias = fusion.arrays()
+    dense = _dense(fusion, kernel, bias)
+    names = tuple(layer.name for layer in fusion.absorbed)
+
+    def choice(form: str, basis: str, density: float, reason: str, *times: float) -> Choice:
+        sparse_ms, dense_ms = times or (None, None)
+        return Choice(path, form, basis, density, sparse_ms, dense_ms, reason, names)
+
+    found = _convolution(fusion, kernel)
+    if found is None:
+        density = float(np.mean(kernel != 0))
+        return choice("dense", "spatial", density, "no sparse kernel takes it"), dense
+    spec, weights, same = found
+    activation = fusion.activation if fusion.activation in FUSED else "linear"
+    spec = dataclasses.replace(spec, activation=activation)
+    packed = _sparsest(spec, weights, bias)
+    basis, density = packed.spec.basis, packed.density
+    rest = None if fusion.activation in FUSED else fusion.activation
+
+    def sparse() -> keras.Layer:
+        policy = fusion.layer.dtype_policy
+        options = {"name": fusion.layer.name, "dtype": policy}
+        return SparseConv.holding(packed, storage, same=same, activation=rest, **options)
+
+    sizes = tuple(fusion.call.inputs[0].shape[1:])
+    if density == 1.0:
+        return choice("dense", basis, density, "it has no zeros"), dense
+    if choose == "always":
+        return choice("sparse", basis, density, "as asked for"), sparse
+    if choose == "modelled" or None in sizes:
+        form = "sparse" if density < DENSE_FROM else "dense"
+        reason = f"by its density, dense from {DENSE_FROM} on"
+        return choice(form, basis, density, reason), sparse if form == "sparse" else dense
+    times = _milliseconds([sparse(), dense()], sizes)
+    form = "sparse" if times[0] < times[1] else "dense"
+    return choice(form, basis, density, "measured", *times), sparse if form == "sparse" else dense
+
+
+def _dense(fusion: Fusion, kernel: np.ndarray, bias: np.ndarray) -> Callable[[], keras.Layer]:
+    """The layer itself, with what follows it."""
+
+    def build() -> keras.Layer:
+        layer = fusion.layer
+        if not fusion.absorbed:
+            twin = clone_layer(layer)
+            twin.build(fusion.call.inputs[0].shape)
+            copy_values(layer, twin)
+            return twin
+        config = {**layer.get_config(), "use_bias": True}
+        config["activation"] = keras.activations.serialize(keras.activations.get(fusion.activation))
+        twin = layer.__class__.from_config(config)
+        twin.build(fusion.call.inputs[0].shape)
+        twin.kernel.assign(kernel)
+        twin.bias.assign(bias)
+        return twin
+
+    return build
+
+
+def _convolution(fusion: Fusion, kernel: np.ndarray) -> tuple[ConvSpec, np.ndarray, bool] | None:
+    """A layer as a 2-D convolution: what it is, its kernel [kh, kw, cin / groups, cout], and
+    whether its padding hangs on the size of the image; None where no kernel takes it."""
+    layer, cls = fusion.layer, fusion.call.cls
+    channels = int(fusion.call.inputs[0].shape[-1])
+    if cls is keras.layers.Dense:
+        if len(fusion.call.inputs[0].shape) != 2:
+            return None
+        return ConvSpec(channels, kernel.shape[-1], (1, 1)), kernel[None, None], False
+    sizes, strides, dilations = layer.kernel_size, layer.strides, layer.dilation_rate
+    if max(sizes) > MOST_KERNEL:
+        return None
+    groups = getattr(layer, "groups", 1)
+    if "Depthwise" in cls.__name__:
+        groups = channels
+        kernel = kernel.reshape(*sizes, 1, -1)
+    if len(sizes) == 1:
+        sizes, strides, dilations = (1, *sizes), (1, *strides), (1, *dilations)
+        kernel = kernel[None]
+    pads, same = _padding(layer.padding, sizes, strides, dilations)
+    spec = ConvSpec(channels, kernel.shape[-1], sizes, strides, dilations, pads, groups)
+    return spec, kernel, same
+
+
+def _padding(
+    word: str, sizes: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...]
+) -> tuple[tuple[int, int, int, int], bool]:
+    total = [(size - 1) * dilation for size, dilation in zip(sizes, dilations, strict=True)]
+    if word == "causal":
+        return (0, 0, total[1], 0), False
+    if word == "valid":
+        return (0, 0, 0, 0), False
+    if max(strides) > 1:
+        return (0, 0, 0, 0), True
+    (top, left) = (n // 2 for n in total)
+    return (top, total[0] - top, left, total[1] - left), False
+
+
+def _sparsest(spec: ConvSpec, kernel: np.ndarray, bias: np.ndarray) -> SparseWeights:
+    """In the basis in which the kernel has fewer non-zeros."""
+    vertical, horizontal = (np.asarray(dct_matrix(n), np.float64) for n in spec.kernel_size)
+    waves = np.einsum("up,vq,pqio->uvio", vertical, horizontal, kernel.astype(np.float64))
+    largest = np.abs(waves).max(initial=0.0, axis=(0, 1), keepdims=True)
+    waves[np.abs(waves) <= ROUNDING * largest] = 0
+    dct = np.count_nonzero(waves.astype(np.float32)) < np.count_nonzero(kernel)
+    spec = dataclasses.replace(spec, basis="dct" if dct else "spatial")
+    return SparseWeights.from_dense(waves if dct else kernel, spec, bias)
+
+
+def _milliseconds(layers: list[keras.Layer], sizes: tuple[int, ...]) -> list[float]:
+    """Median time of a compiled call of each on one example, by turns."""
+    import tensorflow as tf
+
+    x = tf.constant(np.random.default_rng(0).normal(size=(1, *sizes)).astype("float32"))
+    calls = [tf.function(layer) for layer in layers]
+    for call in calls:
+        call(x)
+        call(x)
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(ROUNDS):
+        for call, found in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            for _ in range(CALLS):
+                call(x)
+            found.append((time.perf_counter() - start) / CALLS * 1e3)
+    return [statistics.median(found) for found in times]

@@ -1,0 +1,128 @@
+"""The inference layer on constant sparse weights that `tfprune.compact` puts in place of others."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.sparse_weights import ConvSpec, SparseWeights
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable(package="tfprune")
+class SparseConv(keras.layers.Layer):
+    """A convolution or dense layer on packed constant weights, with bias and activation inside.
+
+    Inputs [n, in_channels], [n, w, in_channels] or [n, h, w, in_channels]. It computes in float32
+    and cannot be trained; gradients reach its inputs. TensorFlow only; XLA leaves it out.
+
+    Args:
+        spec: the convolution, a `ConvSpec` or a dict of its fields; an axis that the inputs lack
+            has size 1.
+        packed_bytes: length of the packed weights.
+        same: whether the input is padded as `padding="same"` does; `spec.padding` is then 0.
+        activation: what follows the one in `spec`, as in any Keras layer.
+    """
+
+    def __init__(
+        self,
+        spec: ConvSpec | Mapping[str, Any],
+        packed_bytes: int,
+        same: bool = False,
+        activation: Any = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**{**options, "trainable": False})
+        self.spec = spec if isinstance(spec, ConvSpec) else _spec(spec)
+        self.packed_bytes, self.same = int(packed_bytes), bool(same)
+        self.activation = keras.activations.get(activation)
+        self.supports_jit = False
+        self.packed = self.add_weight(
+            (self.packed_bytes,), dtype="uint8", initializer="zeros", trainable=False, name="packed"
+        )
+        self.built = True
+
+    @classmethod
+    def holding(
+        cls, weights: SparseWeights, storage: str = "float32", **options: Any
+    ) -> SparseConv:
+        """A layer with these weights, stored as float32, bfloat16 or float16."""
+        data = np.frombuffer(weights.to_bytes(storage), np.uint8)
+        layer = cls(weights.spec, len(data), **options)
+        layer.packed.assign(data)
+        return layer
+
+    @property
+    def sparse_weights(self) -> SparseWeights:
+        """The weights, unpacked."""
+        return SparseWeights.from_bytes(keras.ops.convert_to_numpy(self.packed).tobytes())
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """See the class."""
+        from tfprune import ops
+
+        x = inputs
+        for _ in range(4 - len(inputs.shape)):
+            x = keras.ops.expand_dims(x, 1)
+        x = _padded(x, self.spec) if self.same else x
+        weights = self.packed.value if ops.available() else self._constant()
+        y = ops.packed_conv2d(x, weights, self.spec)
+        for _ in range(4 - len(inputs.shape)):
+            y = keras.ops.squeeze(y, 1)
+        return self.activation(y)
+
+    def _constant(self) -> np.ndarray:
+        """What the dense twin needs, which folds the weights while a graph is made."""
+        import tensorflow as tf
+
+        with tf.init_scope():
+            return keras.ops.convert_to_numpy(self.packed)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """As the layer that it stands for."""
+        spatial = input_shape[1:-1]
+        sizes = [
+            None if size is None else self._size(2 - len(spatial) + place, size)
+            for place, size in enumerate(spatial)
+        ]
+        return (input_shape[0], *sizes, self.spec.out_channels)
+
+    def _size(self, axis: int, size: int) -> int:
+        if self.same:
+            return -(-size // self.spec.strides[axis])
+        return self.spec.output_size(size, size)[axis]
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        spec = dataclasses.asdict(self.spec)
+        return {
+            **super().get_config(),
+            "spec": {k: list(v) if isinstance(v, tuple) else v for k, v in spec.items()},
+            "packed_bytes": self.packed_bytes,
+            "same": self.same,
+            "activation": keras.activations.serialize(self.activation),
+        }
+
+
+def _spec(fields: Mapping[str, Any]) -> ConvSpec:
+    known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return ConvSpec(**known)
+
+
+def _padded(x: Tensor, spec: ConvSpec) -> Tensor:
+    """With zeros around, more after than before, so that the output has ceil(size / stride)."""
+    import tensorflow as tf
+
+    shape, pads = keras.ops.shape(x), []
+    for axis in (0, 1):
+        size, stride = shape[axis + 1], spec.strides[axis]
+        reach = (spec.kernel_size[axis] - 1) * spec.dilations[axis] + 1
+        total = (-(-size // stride) - 1) * stride + reach - size
+        total = max(total, 0) if isinstance(total, int) else tf.maximum(total, 0)
+        pads.append((total // 2, total - total // 2))
+    return tf.pad(x, [(0, 0), *pads, (0, 0)])
