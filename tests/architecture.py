@@ -36,6 +36,7 @@ ROOMS: dict[str, frozenset[str] | None] = {
     "report": HOSTS | {"macs", "measure", "export"},
     "data": frozenset(),
     "workflow": ANY,
+    "bench": ANY,
     "demo": ANY,
     "cli": ANY,
     "__init__": ANY,

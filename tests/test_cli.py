@@ -55,6 +55,22 @@ def result(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
+def test_bench(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = keras.Sequential([keras.Input((8, 8, 4)), L.Conv2D(8, 3, name="a"), L.ReLU()])
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 4, 8))
+    kernel[np.abs(kernel) < 1.5] = 0
+    model.get_layer("a").set_weights([kernel, np.zeros(8)])
+    model.save(tmp_path / "conv.keras")
+    options = ("bench", tmp_path / "conv.keras", "--rounds", 3, "--threads", "1")
+    found = result(capsys, *options)
+    (run,) = found["runs"]
+    assert run["threads"] == 1 and run["dense_ms"] > 0 and run["compact_ms"] > 0
+    (layer,) = run["layers"]
+    assert layer["name"] == "a" and layer["absorbed"] and layer["density"] < 0.3
+    assert main([str(option) for option in options]) == 0
+    assert "whole model, batch 1: dense" in capsys.readouterr().out
+
+
 def test_synaptic_strength_and_shrinking(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""The shell command `tfprune`: demo, prune, report, export."""
+"""The shell command `tfprune`: demo, prune, report, export, bench."""
 
 from __future__ import annotations
 
@@ -144,6 +144,15 @@ def _export(options: argparse.Namespace) -> tuple[str, Any]:
     return str(result), result.to_dict()
 
 
+def _bench(options: argparse.Namespace) -> tuple[str, Any]:
+    from tfprune import bench
+    from tfprune.workflow import read_model
+
+    read_model(options.model)  # says what is wrong with a file, before any process is started
+    found = bench.bench(options.model, options.batch_size, options.threads, options.rounds)
+    return bench.table(found), found
+
+
 _PLOTS = (".png", ".svg", ".pdf")
 
 
@@ -217,6 +226,9 @@ def _parser() -> argparse.ArgumentParser:
     _prune_options(_command(commands, "prune", _prune, "prune and train a saved model"))
     _report_options(_command(commands, "report", _report, "what is left of a saved model"))
     _export_options(_command(commands, "export", _export, "write a saved model as .tflite"))
+    _bench_options(
+        _command(commands, "bench", _bench, "latency of a model, dense and compact")
+    )
     return parser
 
 
@@ -306,6 +318,14 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.npz",
         help="typical inputs: one array, `x`, `x_train`, or one per input by its name",
     )
+
+
+def _bench_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", type=Path, help="a .keras file")
+    add("--batch-size", type=_positive, default=1, help="examples per call")
+    add("--threads", type=_shape, default=(1, 2), metavar="N,N", help="within an op, one run each")
+    add("--rounds", type=_positive, default=30, help="calls that are timed")
 
 
 if __name__ == "__main__":

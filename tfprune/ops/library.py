@@ -111,6 +111,8 @@ def _threads() -> int:
     configured = tf.config.threading.get_intra_op_parallelism_threads()
     if configured > 0:
         return configured
+    if os.environ.get("TF_NUM_INTRAOP_THREADS", "").isdigit():
+        return max(int(os.environ["TF_NUM_INTRAOP_THREADS"]), 1)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
