@@ -203,6 +203,7 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(temporary, path)
 
 
+@keras.saving.register_keras_serializable(package="tfprune_benchmarks")
 class _Rate(keras.optimizers.schedules.LearningRateSchedule):
     """A straight line up, a constant, and a cosine down to zero, as `Training` says."""
 
