@@ -226,9 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     _prune_options(_command(commands, "prune", _prune, "prune and train a saved model"))
     _report_options(_command(commands, "report", _report, "what is left of a saved model"))
     _export_options(_command(commands, "export", _export, "write a saved model as .tflite"))
-    _bench_options(
-        _command(commands, "bench", _bench, "latency of a model, dense and compact")
-    )
+    _bench_options(_command(commands, "bench", _bench, "latency of a model, dense and compact"))
     return parser
 
 
