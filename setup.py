@@ -40,7 +40,7 @@ def flags(source: str) -> list[str]:
     path = Path(source)
     isa = path.stem.rpartition("_")[2] if platform.machine() in ("x86_64", "AMD64") else ""
     language = "-std=c11" if path.suffix == ".c" else "-std=c++17"
-    return [language, "-O3", "-pthread", *ISA_FLAGS.get(isa, [])]
+    return [language, "-O3", "-g0", "-pthread", *ISA_FLAGS.get(isa, [])]
 
 
 class BuildNative(build_ext):

@@ -214,7 +214,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows[layer] = measure(channels, size, options)
     print(f"{hardware()}, kernel '{ops.kernels()[0]}', {time.strftime('%Y-%m-%d')}")
     print(
-        f"{options.threads} thread(s), {options.structure}, {options.basis}; us per layer (batch 1),"
+        f"{options.threads} thread(s), {options.structure}, {options.basis}, batch 1; microseconds,"
     )
     print("in brackets how many times faster than TensorFlow, and than the best dense engine")
     names = list(next(iter(rows.values())))
