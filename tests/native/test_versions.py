@@ -1,4 +1,4 @@
-"""One build of the native library under several TensorFlow versions, each in a fresh environment."""
+"""One build of the native library under several TensorFlow versions, in fresh environments."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from native.convs import draw_weights, slow
+
 from tfprune import ops
 from tfprune.ops import ConvSpec
 
