@@ -142,6 +142,32 @@ def test_gradient_against_finite_differences():
     close(theoretical[0], numerical[0], 1e-2)
 
 
+@pytest.mark.parametrize("strides", [1, 2, (1, 3)])
+@pytest.mark.parametrize("padding", ["same", "valid", (1, 0, 2, 1)])
+def test_pack_and_convolve(strides, padding):
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(3, 4, 6, 5)).astype("float32")
+    mask = rng.random(kernel.shape) < 0.4
+    packed = ops.pack(kernel, mask, basis="spatial", bias=np.arange(5.0))
+    y = ops.sparse_frequency_conv2d(X, packed, strides, padding, activation="relu")
+    pads = padding if isinstance(padding, tuple) else (0, 0, 0, 0)
+    x = np.pad(X, ((0, 0), pads[:2], pads[2:], (0, 0)))
+    word = padding.upper() if isinstance(padding, str) else "VALID"
+    expected = tf.nn.relu(tf.nn.conv2d(x, kernel * mask, strides, word) + np.arange(5.0, dtype="f"))
+    close(y, expected)
+    again = ops.sparse_frequency_conv2d(X, packed, strides, padding, activation="relu")
+    np.testing.assert_array_equal(y, again)
+
+
+def test_pack_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="`mask` must be"):
+        ops.pack(np.ones((3, 3, 2, 2)), np.ones((3, 3)))
+    with pytest.raises(ValueError, match=r"must be \[kh, kw, cin, cout\]"):
+        ops.pack(np.ones((3, 3)))
+    with pytest.raises(ValueError, match="`padding` must be"):
+        ops.sparse_frequency_conv2d(X, ops.pack(np.ones((3, 3, 6, 2))), padding="full")
+
+
 def test_mirrored_strategy():
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     replicas = strategy.run(lambda: packed(tf.constant(X)))

@@ -3,7 +3,13 @@
 Importing this registers the ops, so that SavedModels that hold them load.
 """
 
-from tfprune.ops.conv import packed_conv2d, reference_conv2d, sparse_conv2d
+from tfprune.ops.conv import (
+    pack,
+    packed_conv2d,
+    reference_conv2d,
+    sparse_conv2d,
+    sparse_frequency_conv2d,
+)
 from tfprune.ops.library import (
     NativeUnavailableError,
     available,
@@ -19,10 +25,12 @@ __all__ = [
     "SparseWeights",
     "available",
     "kernels",
+    "pack",
     "packed_conv2d",
     "reference_conv2d",
     "select_kernel",
     "sparse_conv2d",
+    "sparse_frequency_conv2d",
 ]
 
 native()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import weakref
 from typing import Any
 
 import numpy as np
@@ -94,6 +96,113 @@ def packed_conv2d(x: Tensor, weights: Tensor, spec: ConvSpec, threads: int = 0) 
     else:
         y = module.tfprune_packed_conv2d(x, weights, threads=threads)
     return tf.cast(_shaped(y, x, spec), given)
+
+
+def pack(
+    weights: Any, mask: Any = None, basis: str = "dct", bias: Any = None, groups: int = 1
+) -> SparseWeights:
+    """Sparse weights of a convolution from DCT coefficients, or spatial weights, with zeros.
+
+    Args:
+        weights: [kh, kw, cin / groups, cout]; with `basis="dct"` orthonormal DCT-II coefficients.
+        mask: of that shape; what is False is left out. None: zeros are.
+        basis: "dct" or "spatial".
+        bias: [cout], or None.
+        groups: of channels.
+
+    Raises:
+        ValueError: if shapes or words do not fit.
+    """
+    weights = np.asarray(weights, np.float32)
+    if weights.ndim != 4:
+        raise ValueError(f"`weights` must be [kh, kw, cin, cout]. Received: {weights.shape}.")
+    if mask is not None:
+        if np.shape(mask) != weights.shape:
+            raise ValueError(f"`mask` must be {weights.shape}. Received: {np.shape(mask)}.")
+        weights = np.where(np.asarray(mask, bool), weights, 0)
+    kernel, (cin, cout) = (weights.shape[0], weights.shape[1]), weights.shape[2:]
+    spec = ConvSpec(cin * groups, cout, kernel, groups=groups, basis=basis)
+    return SparseWeights.from_dense(weights, spec, bias)
+
+
+def sparse_frequency_conv2d(
+    x: Tensor,
+    packed: SparseWeights,
+    strides: int | tuple[int, int] = 1,
+    padding: str | tuple[int, int, int, int] = "same",
+    dilations: int | tuple[int, int] = 1,
+    activation: str = "linear",
+    threads: int = 0,
+) -> Tensor:
+    """Convolve with what `pack` made; the kernels' form of it is made once and kept.
+
+    Args:
+        x: [n, h, w, cin].
+        packed: from `pack`.
+        strides, dilations: one number, or (vertical, horizontal).
+        padding: "same", "valid", or zeros (top, bottom, left, right).
+        activation: "linear", "relu" or "relu6".
+        threads: at most so many; 0: as many as TensorFlow uses within an op.
+
+    Raises:
+        ValueError: for words and numbers out of range.
+        tf.errors.InvalidArgumentError: if shapes do not fit.
+    """
+    if isinstance(padding, str) and padding not in ("same", "valid"):
+        raise ValueError(
+            f'`padding` must be "same", "valid" or four numbers. Received: {padding!r}.'
+        )
+    spec = dataclasses.replace(
+        packed.spec,
+        strides=_pair(strides),
+        dilations=_pair(dilations),
+        padding=(0, 0, 0, 0) if isinstance(padding, str) else padding,
+        activation=activation,
+    )
+    x = tf.convert_to_tensor(x)
+    if padding == "same":
+        if max(spec.strides) == 1:
+            spec = dataclasses.replace(spec, padding=same_padding(spec))
+        else:
+            x = pad_same(x, spec)
+    return packed_conv2d(x, _bytes(packed, spec), spec, threads)
+
+
+_KEPT: weakref.WeakKeyDictionary[SparseWeights, dict[ConvSpec, np.ndarray]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _bytes(packed: SparseWeights, spec: ConvSpec) -> np.ndarray:
+    found = _KEPT.setdefault(packed, {})
+    if spec not in found:
+        whole = dataclasses.replace(packed, spec=spec)
+        found[spec] = np.frombuffer(whole.to_bytes(), np.uint8)
+    return found[spec]
+
+
+def _pair(number: int | tuple[int, int]) -> tuple[int, int]:
+    return (number, number) if isinstance(number, int) else (number[0], number[1])
+
+
+def same_padding(spec: ConvSpec) -> tuple[int, int, int, int]:
+    """The zeros of "same" padding where strides are 1."""
+    totals = [(n - 1) * d for n, d in zip(spec.kernel_size, spec.dilations, strict=True)]
+    (top, left) = (total // 2 for total in totals)
+    return (top, totals[0] - top, left, totals[1] - left)
+
+
+def pad_same(x: Tensor, spec: ConvSpec) -> Tensor:
+    """With zeros around, more after than before, so that the output has ceil(size / stride)."""
+    dynamic, pads = tf.shape(x), []
+    for axis in (0, 1):
+        stride, size = spec.strides[axis], x.shape[axis + 1]
+        size = dynamic[axis + 1] if size is None else size
+        reach = (spec.kernel_size[axis] - 1) * spec.dilations[axis] + 1
+        total = (-(-size // stride) - 1) * stride + reach - size
+        total = max(total, 0) if isinstance(total, int) else tf.maximum(total, 0)
+        pads.append((total // 2, total - total // 2))
+    return tf.pad(x, [(0, 0), *pads, (0, 0)])
 
 
 def reference_conv2d(x: Tensor, weights: SparseWeights) -> Tensor:

@@ -230,23 +230,23 @@ def _convolution(fusion: Fusion, kernel: np.ndarray) -> tuple[ConvSpec, np.ndarr
     if len(sizes) == 1:
         sizes, strides, dilations = (1, *sizes), (1, *strides), (1, *dilations)
         kernel = kernel[None]
-    pads, same = _padding(layer.padding, sizes, strides, dilations)
-    spec = ConvSpec(channels, kernel.shape[-1], sizes, strides, dilations, pads, groups)
+    spec = ConvSpec(channels, kernel.shape[-1], sizes, strides, dilations, groups=groups)
+    spec, same = _padded(spec, layer.padding)
     return spec, kernel, same
 
 
-def _padding(
-    word: str, sizes: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...]
-) -> tuple[tuple[int, int, int, int], bool]:
-    total = [(size - 1) * dilation for size, dilation in zip(sizes, dilations, strict=True)]
-    if word == "causal":
-        return (0, 0, total[1], 0), False
+def _padded(spec: ConvSpec, word: str) -> tuple[ConvSpec, bool]:
+    """With its padding, and whether that hangs on the size of the image."""
     if word == "valid":
-        return (0, 0, 0, 0), False
-    if max(strides) > 1:
-        return (0, 0, 0, 0), True
-    (top, left) = (n // 2 for n in total)
-    return (top, total[0] - top, left, total[1] - left), False
+        return spec, False
+    reach = (spec.kernel_size[1] - 1) * spec.dilations[1]
+    if word == "causal":
+        return dataclasses.replace(spec, padding=(0, 0, reach, 0)), False
+    if max(spec.strides) > 1:
+        return spec, True
+    from tfprune.ops.conv import same_padding
+
+    return dataclasses.replace(spec, padding=same_padding(spec)), False
 
 
 def _sparsest(spec: ConvSpec, kernel: np.ndarray, bias: np.ndarray) -> SparseWeights:

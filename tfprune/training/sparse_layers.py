@@ -69,7 +69,7 @@ class SparseConv(keras.layers.Layer):
         x = inputs
         for _ in range(4 - len(inputs.shape)):
             x = keras.ops.expand_dims(x, 1)
-        x = _padded(x, self.spec) if self.same else x
+        x = ops.conv.pad_same(x, self.spec) if self.same else x
         weights = self.packed.value if ops.available() else self._constant()
         y = ops.packed_conv2d(x, weights, self.spec)
         for _ in range(4 - len(inputs.shape)):
@@ -112,17 +112,3 @@ class SparseConv(keras.layers.Layer):
 def _spec(fields: Mapping[str, Any]) -> ConvSpec:
     known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     return ConvSpec(**known)
-
-
-def _padded(x: Tensor, spec: ConvSpec) -> Tensor:
-    """With zeros around, more after than before, so that the output has ceil(size / stride)."""
-    import tensorflow as tf
-
-    shape, pads = keras.ops.shape(x), []
-    for axis in (0, 1):
-        size, stride = shape[axis + 1], spec.strides[axis]
-        reach = (spec.kernel_size[axis] - 1) * spec.dilations[axis] + 1
-        total = (-(-size // stride) - 1) * stride + reach - size
-        total = max(total, 0) if isinstance(total, int) else tf.maximum(total, 0)
-        pads.append((total // 2, total - total // 2))
-    return tf.pad(x, [(0, 0), *pads, (0, 0)])
