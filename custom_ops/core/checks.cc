@@ -8,7 +8,7 @@ namespace tfprune {
 namespace {
 
 constexpr int64_t kMostKernel = 11;
-constexpr int64_t kMostSize = int64_t{1} << 31;   // of a side, a stride, a padding, channels
+constexpr int64_t kMostSize = INT32_MAX;           // of a side, a stride, a padding, channels
 constexpr int64_t kMostBytes = int64_t{1} << 46;  // of a tensor
 thread_local char last_error[512] = "";
 

@@ -12,6 +12,7 @@
 namespace tfprune {
 namespace {
 
+constexpr int64_t kMostWhole = 1 << 20;  // input channels that are listed one by one
 constexpr double kFewTaps = 0.85;  // below this fraction, taps that no row reads are left out
 
 // Row u of the transform without its scale: whole numbers where that is exact, so that the
@@ -70,8 +71,10 @@ struct Filler {
   std::vector<int64_t> next;            // per row of the group, its first entry that is not taken
   std::vector<int64_t> taken;           // per row, entries in the block at hand
   std::vector<int32_t> order;
+  size_t first = 0;  // block of the group at hand
 
   void group(int64_t g);
+  int64_t next_channel(int64_t g) const;
   void block(int64_t g, int64_t channel, int64_t channels);
   void rows(tfp_block* block, int64_t g);
 };
@@ -81,7 +84,22 @@ void Filler::group(int64_t g) {
   const int64_t rows = c.out_channels / c.groups, channels = c.in_channels / c.groups;
   for (int64_t k = 0; k < rows; ++k) next[k] = packed->split[g * rows + k];
   const int64_t step = packed->plan.block_channels;
-  for (int64_t i = 0; i < channels; i += step) block(g, i, std::min(step, channels - i));
+  first = packed->blocks.size();
+  for (int64_t i = next_channel(g); i < channels; i = next_channel(g))
+    block(g, i, std::min(step, channels - i));
+  if (packed->blocks.size() == first) block(g, 0, 0);  // for the bias alone
+  packed->blocks.back().last = 1;
+}
+
+// The first channel of a group that has entries which are not taken, or one past its end.
+int64_t Filler::next_channel(int64_t g) const {
+  const tfp_conv& c = packed->plan.conv;
+  const int64_t rows = c.out_channels / c.groups, taps = c.kernel_h * c.kernel_w;
+  int64_t found = c.in_channels / c.groups;
+  for (int64_t k = 0; k < rows; ++k)
+    if (next[k] < packed->split[g * rows + k + 1])
+      found = std::min(found, packed->column[next[k]] / taps);
+  return found;
 }
 
 void Filler::block(int64_t g, int64_t channel, int64_t channels) {
@@ -97,8 +115,7 @@ void Filler::block(int64_t g, int64_t channel, int64_t channels) {
   tfp_block b{};
   b.channel = static_cast<int32_t>(g * (c.in_channels / c.groups) + channel);
   b.channels = static_cast<int32_t>(channels);
-  b.first = channel == 0;
-  b.last = channel + channels == c.in_channels / c.groups;
+  b.first = packed->blocks.size() == first;
   b.group = static_cast<int32_t>(g);
   b.run = static_cast<int64_t>(packed->runs.size());
   b.row = static_cast<int64_t>(packed->rows.size());
@@ -153,7 +170,7 @@ void Filler::rows(tfp_block* b, int64_t g) {
 bool is_whole(const Packed& packed) {
   const tfp_conv& c = packed.plan.conv;
   const int64_t taps = c.kernel_h * c.kernel_w;
-  if (taps == 1 || packed.column.empty()) return false;
+  if (taps == 1 || packed.column.empty() || c.in_channels > kMostWhole) return false;
   for (int64_t k = 0; k < c.out_channels; ++k) {
     const int64_t begin = packed.split[k], count = packed.split[k + 1] - begin;
     if (count % taps != 0) return false;
