@@ -10,6 +10,12 @@
 #define TFPRUNE_INLINE inline __attribute__((always_inline))
 #endif
 
+#if defined(__clang__)
+#define TFPRUNE_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define TFPRUNE_SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, I{i, j, k, l})
+#endif
+
 namespace {
 
 struct Lanes {
@@ -56,11 +62,11 @@ struct Lanes {
   // Lane l of the result is lane l - N, or l + N, of the row that both registers make.
   template <int N>
   static R from_left(Mask m, R before, R x) {
-    return keep(m, __builtin_shuffle(before, x, I{4 - N, 5 - N, 6 - N, 7 - N}));
+    return keep(m, TFPRUNE_SHUFFLE(before, x, 4 - N, 5 - N, 6 - N, 7 - N));
   }
   template <int N>
   static R from_right(Mask m, R x, R after) {
-    return keep(m, __builtin_shuffle(x, after, I{N, N + 1, N + 2, N + 3}));
+    return keep(m, TFPRUNE_SHUFFLE(x, after, N, N + 1, N + 2, N + 3));
   }
 
   static Four four(const float* w) { return loadu(w); }
@@ -76,14 +82,14 @@ struct Lanes {
   }
 
   static TFPRUNE_INLINE void transpose(R r[4]) {
-    const R a = __builtin_shuffle(r[0], r[1], I{0, 4, 1, 5});
-    const R b = __builtin_shuffle(r[0], r[1], I{2, 6, 3, 7});
-    const R c = __builtin_shuffle(r[2], r[3], I{0, 4, 1, 5});
-    const R d = __builtin_shuffle(r[2], r[3], I{2, 6, 3, 7});
-    r[0] = __builtin_shuffle(a, c, I{0, 1, 4, 5});
-    r[1] = __builtin_shuffle(a, c, I{2, 3, 6, 7});
-    r[2] = __builtin_shuffle(b, d, I{0, 1, 4, 5});
-    r[3] = __builtin_shuffle(b, d, I{2, 3, 6, 7});
+    const R a = TFPRUNE_SHUFFLE(r[0], r[1], 0, 4, 1, 5);
+    const R b = TFPRUNE_SHUFFLE(r[0], r[1], 2, 6, 3, 7);
+    const R c = TFPRUNE_SHUFFLE(r[2], r[3], 0, 4, 1, 5);
+    const R d = TFPRUNE_SHUFFLE(r[2], r[3], 2, 6, 3, 7);
+    r[0] = TFPRUNE_SHUFFLE(a, c, 0, 1, 4, 5);
+    r[1] = TFPRUNE_SHUFFLE(a, c, 2, 3, 6, 7);
+    r[2] = TFPRUNE_SHUFFLE(b, d, 0, 1, 4, 5);
+    r[3] = TFPRUNE_SHUFFLE(b, d, 2, 3, 6, 7);
   }
 };
 
