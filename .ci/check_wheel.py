@@ -1,12 +1,14 @@
-"""Prunes a small model with the installed wheel: sparse, and unchanged by `strip`."""
+"""Prunes a small model with the installed wheel: sparse, unchanged by `strip` and `compact`."""
 
 import pathlib
+import shutil
 import sys
 
 import keras
 import numpy as np
 
 import tfprune
+from tfprune import ops
 
 
 def main() -> None:
@@ -38,6 +40,12 @@ def main() -> None:
     np.testing.assert_allclose(
         plain.predict(x, verbose=0), pruned.predict(x, verbose=0), rtol=1e-5, atol=1e-6
     )
+    if shutil.which("c++"):
+        assert ops.available(), "there is a compiler, but the wheel has no native kernels"
+        fast = tfprune.compact(pruned, choose="always")
+        np.testing.assert_allclose(
+            fast.predict(x, verbose=0), pruned.predict(x, verbose=0), rtol=1e-5, atol=1e-6
+        )
     shares = ", ".join(f"{share:.2f}" for share in zeros)
     print(f"tfprune {tfprune.__version__} from the wheel prunes: sparsity {shares}")
 
