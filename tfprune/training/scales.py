@@ -144,8 +144,10 @@ def hold_scales(model: keras.Layer) -> None:
     layers = dict(weighted_layers(model))
     for layer in list(layers.values()):
         state = getattr(layer, STATE, None)
-        source = None if state is None else layers.get(state.facts.scales_from)
-        if state is not None and source is not None and state.normalization() is None:
+        if state is None or not state.facts.scales_from:  # "" is also the path of the model itself
+            continue
+        source = layers.get(state.facts.scales_from)
+        if source is not None and state.normalization() is None:
             state.take_scales_from(source)
             _hold(source)
 
