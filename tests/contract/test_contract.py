@@ -30,9 +30,12 @@ POLICIES = ("float32", "mixed_float16")
 def cases() -> Iterator[Any]:
     """(method, kind, policy): every method on every kind, the rest on typical kinds or slowly.
 
-    The rest are mixed precision, and settings of a method that are not its default ones.
+    The rest are mixed precision, settings of a method that are not its default ones, and methods
+    that exist for these tests.
     """
-    settings: list[tuple[str, Any, bool]] = [(cls.__name__, cls, True) for cls in TESTED]
+    settings: list[tuple[str, Any, bool]] = [
+        (cls.__name__, cls, cls.__module__.startswith("tfprune")) for cls in TESTED
+    ]
     for method in STRUCTURED:
         name = f"{type(method).__name__}-{method.granularity}"
         settings.append((name, lambda method=method: method, False))
