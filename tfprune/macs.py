@@ -21,6 +21,7 @@ import keras
 
 from tfprune.training import _keras
 from tfprune.training.layers import own_variables
+from tfprune.training.sparse_layers import SparseConv
 
 Shape = tuple[Any, ...]
 Uses = Fraction | None
@@ -169,7 +170,7 @@ class _Recorder:
             with self.frames[-1].calling(layer):
                 with self._loop(body, inputs) if body is not None else contextlib.nullcontext():
                     outputs = call(*args, **kwargs)
-                if own_variables(layer):
+                if own_variables(layer) or isinstance(layer, SparseConv):
                     uses = _uses(layer, inputs, _shape((outputs,), {}), kwargs)
                     self.frames[-1].add(id(layer), uses)
             return outputs
@@ -227,6 +228,8 @@ def _uses(layer: keras.Layer, inputs: Shape, outputs: Shape, kwargs: Mapping[str
     """How often one call multiplies each entry of the layer's kernels; None if not known."""
     if any(dim is None for dim in (*inputs, *outputs)):
         return None
+    if isinstance(layer, SparseConv):
+        return _product(outputs[:-1])
     if isinstance(layer, keras.layers.Dense):
         return _product(inputs[:-1])
     if isinstance(layer, keras.layers.EinsumDense):

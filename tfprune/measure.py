@@ -33,7 +33,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune import dct_macs
 from tfprune.macs import Uncountable, kernel_uses
+from tfprune.method import WeightSpec
 from tfprune.training.layers import (
     STATE,
     find_variable,
@@ -42,6 +44,7 @@ from tfprune.training.layers import (
     stored_weights,
     weighted_layers,
 )
+from tfprune.training.sparse_layers import SparseConv
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +203,7 @@ def measure(model: keras.Layer, input_shape: Any = None) -> Measurement:
     rows = [
         _measure_layer(name, layer, None if uses is None else uses.get(id(layer), 0))
         for name, layer in layers
-        if own_variables(layer)
+        if own_variables(layer) or isinstance(layer, SparseConv)
     ]
     unknown = [row.name for row in rows if row.macs is None] if uses is not None else []
     if unknown:
@@ -222,6 +225,8 @@ def _count(model: keras.Layer, input_shape: Any) -> tuple[dict[int, Any] | None,
 
 
 def _measure_layer(name: str, layer: keras.Layer, uses: Any) -> LayerMeasure:
+    if isinstance(layer, SparseConv):
+        return _measure_packed(name, layer, uses)
     values = stored_weights(layer)
     prunable = {id(find_variable(layer, kernel)) for kernel in prunable_names(layer)}
     kernels = [key for key, variable in own_variables(layer).items() if id(variable) in prunable]
@@ -242,14 +247,40 @@ def _measure_layer(name: str, layer: keras.Layer, uses: Any) -> LayerMeasure:
     )
 
 
+def _measure_packed(name: str, layer: SparseConv, uses: Any) -> LayerMeasure:
+    """A layer of `tfprune.compact`, as the convolution that it computes."""
+    packed = layer.sparse_weights
+    kernel, spec = packed.dense(), packed.spec
+    kept, biases = len(packed.values), int(np.count_nonzero(packed.bias))
+    axes = ("kh", "kw", "cin", "cout")
+    weight = WeightSpec("kernel", kernel.shape, axes, groups=spec.groups)
+    extra = dct_macs.per_use(weight, kernel) if spec.basis == "dct" else 0.0
+    return LayerMeasure(
+        name=name,
+        kind="SparseConv",
+        shape=list(kernel.shape),
+        parameters=kernel.size + packed.bias.size,
+        nonzero=kept + biases,
+        **_work(uses, kernel.size, kept, extra),
+        kernel_parameters=kernel.size,
+        kernel_nonzero=kept,
+        dense_bytes=4 * (kernel.size + packed.bias.size),
+        stored_bytes=stored_bytes(kernel.shape, kept) + stored_bytes(packed.bias.shape, biases),
+    )
+
+
 def _multiply_adds(layer: keras.Layer, uses: Any, size: int, kept: int) -> dict[str, int | None]:
-    if uses is None:
-        return {"macs": None, "macs_kept": None, "transform_macs": None}
     state = getattr(layer, STATE, None)
     extra = 0.0
     if state is not None:
         kernels = [(name, spec) for name, spec in state.specs.items() if not spec.is_bias]
         extra = sum(state.method.transform_macs(s, state.stored(name)) for name, s in kernels)
+    return _work(uses, size, kept, extra)
+
+
+def _work(uses: Any, size: int, kept: int, extra: float) -> dict[str, int | None]:
+    if uses is None:
+        return {"macs": None, "macs_kept": None, "transform_macs": None}
     dense, sparse = round(uses * size), round(float(uses) * (kept + extra))
     if sparse >= dense:
         return {"macs": dense, "macs_kept": dense, "transform_macs": 0}

@@ -171,6 +171,19 @@ def test_pruned_nets(method):
     assert max(c.density for c in tfprune.compaction(fast)) < 0.9
 
 
+def test_reports_count_what_is_left():
+    model = sparse(residual_net())
+    pruned = tfprune.prune(model, tfprune.Magnitude(0.5))
+    found = tfprune.report(tfprune.compact(model, choose="always")).to_dict()
+    assert [row["kind"] for row in found["layers"]] == ["SparseConv"] * 4
+    dense = tfprune.report(pruned).to_dict()
+    assert found["macs"] == dense["macs"]
+    kernels = sum(int(np.prod(x.kernel.shape)) for x in model.layers if isinstance(x, L.Conv2D))
+    assert found["kernel_parameters"] == dense["kernel_parameters"] == kernels
+    assert 0.15 < found["kernel_nonzero"] / kernels < 0.25
+    assert 0.15 < found["macs_kept"] / found["macs"] < 0.25 and found["transform_macs"] == 0
+
+
 def test_open_sizes_and_batches():
     inputs = keras.Input((None, None, 3))
     model = sparse(keras.Model(inputs, L.Conv2D(5, 3, strides=2, padding="same")(inputs)))
