@@ -7,12 +7,15 @@ TEST := $(VENVS)/test
 SOURCES := $(shell find tfprune custom_ops -type f -not -name '*.py[co]' -not -name '*.so')
 NATIVE := $(shell find custom_ops -type f)
 
-.PHONY: help demo test test-all lint format clean
+SECONDS ?= 600
+
+.PHONY: help demo test test-all lint format fuzz clean
 
 help:
 	@echo "make demo      prune, export and report LeNet on handwritten digits, into build/demo"
 	@echo "make test      lint, type check and test; make test-all: the slow tests too"
 	@echo "make lint      ruff and mypy; make format: put the code into shape"
+	@echo "make fuzz      bad input for the native kernels, SECONDS=600 of it, under sanitizers"
 	@echo "make clean     remove environments and everything that was built"
 	@echo "Another Python: make PYTHON=python3.12 test"
 
@@ -33,6 +36,10 @@ lint: $(TEST)/installed
 format: $(TEST)/installed
 	$(TEST)/bin/ruff check --fix .
 	$(TEST)/bin/ruff format .
+
+# Every file with the flags that setup.py gives it, and sanitizers.
+fuzz:
+	$(PYTHON) custom_ops/tests/fuzz.py $(SECONDS)
 
 # Pip reinstalls a folder even at the same version; what earlier builds left in build/ must not get in.
 $(DEMO)/installed: $(DEMO)/bin/python setup.py setup.cfg $(SOURCES)
