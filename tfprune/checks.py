@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -35,6 +36,12 @@ def check_at_most_one(settings: Any, names: tuple[str, ...]) -> None:
     given = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
     if len(given) > 1:
         raise ValueError(f"Give at most one of {', '.join(names)}. Received: {given}.")
+
+
+def check_one_schedule(schedules: Sequence[Any], reason: str) -> None:
+    """Raise ValueError if the layers have several schedules; `reason`: why they must share one."""
+    if any(one != schedules[0] for one in schedules):
+        raise ValueError(f"{reason}, so they need one schedule. Received: {list(schedules)!r}.")
 
 
 def check_sparsity(name: str, value: Any) -> float:

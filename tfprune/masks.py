@@ -44,6 +44,27 @@ def keep_largest_of_all(scores: Sequence[Tensor], sparsity: Tensor | float) -> l
     return _cut(keep_largest(_joined(scores), sparsity), scores)
 
 
+def ranked_together(
+    layers: Sequence[Any], scores: Sequence[Tensor], sparsity: Tensor, due: Sequence[Tensor]
+) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    """`Method.update_network` with one threshold for all layers, where any of them is due.
+
+    Args:
+        layers, due: as there.
+        scores: of each weight of each layer, in their order; larger = keep.
+        sparsity: of all of them together.
+    """
+    any_due = ops.any(ops.stack(list(due)))
+    found = iter(keep_largest_of_all(scores, sparsity))
+    return [
+        (
+            {name: ops.where(any_due, next(found), layer.masks[name]) for name in layer.specs},
+            dict(layer.state),
+        )
+        for layer in layers
+    ]
+
+
 def keep_groups(
     scores: Sequence[Tensor], weights: Sequence[np.ndarray], kept: Tensor | float
 ) -> list[Tensor]:

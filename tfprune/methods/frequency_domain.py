@@ -29,7 +29,7 @@ from keras import ops
 from tfprune import dct_macs, masks, transforms
 from tfprune.banded import FACTORS, BandedLayer, Masks, deviations, over, scale_gradient
 from tfprune.bands import BandFunction, check_band, check_rates
-from tfprune.checks import check_at_most_one, check_flag, check_number
+from tfprune.checks import check_at_most_one, check_flag, check_number, check_one_schedule
 from tfprune.groups import Groups, check_granularity
 from tfprune.method import LayerTensors, WeightSpec, check_target, per_layer, register
 from tfprune.thresholds import (
@@ -282,11 +282,9 @@ class FrequencyDomain(ThresholdMethod):
         """Keys must fit; a network's target needs one schedule, and one that can be reached."""
         check_fits("c", self.c, paths)
         check_fits("supports", self.supports, paths)
-        if self.scope == "global" and any(one != schedules[0] for one in schedules):
-            raise ValueError(
-                "With `target_compression` or `target_speedup` all layers share one c, so they "
-                f"need one schedule. Received: {list(schedules)!r}."
-            )
+        if self.scope == "global":
+            reason = "With `target_compression` or `target_speedup` all layers share one c"
+            check_one_schedule(schedules, reason)
         if self.target_speedup is not None:
             dct_macs.left_for_entries(specs, self.target_speedup)
 

@@ -13,6 +13,7 @@ from typing import Any
 from keras import ops
 
 from tfprune import masks
+from tfprune.checks import check_one_schedule
 from tfprune.method import LayerTensors, Method, WeightSpec, check_target, register
 from tfprune.schedules import PolynomialDecay
 
@@ -56,11 +57,8 @@ class Magnitude(Method):
         self, paths: Sequence[str], schedules: Sequence[Any], specs: Sequence[Any]
     ) -> None:
         """With `scope="global"`, one schedule for all layers."""
-        if self.scope == "global" and any(one != schedules[0] for one in schedules):
-            raise ValueError(
-                'With scope="global" all layers share one threshold, so they need one schedule. '
-                f"Received: {list(schedules)!r}."
-            )
+        if self.scope == "global":
+            check_one_schedule(schedules, 'With scope="global" all layers share one threshold')
 
     def score(self, latent: Tensor, spec: WeightSpec) -> Tensor:
         """|w|."""
@@ -72,14 +70,5 @@ class Magnitude(Method):
         """Per layer, or with one threshold for all where `scope` is "global"."""
         if self.scope == "layer":
             return super().update_network(layers, sparsities, due)
-        names = [(layer, name) for layer in layers for name in layer.specs]
-        scores = [self.score(layer.latents[name], layer.specs[name]) for layer, name in names]
-        any_due = ops.any(ops.stack(list(due)))
-        wanted = iter(masks.keep_largest_of_all(scores, sparsities[0]))
-        return [
-            (
-                {name: ops.where(any_due, next(wanted), layer.masks[name]) for name in layer.specs},
-                dict(layer.state),
-            )
-            for layer in layers
-        ]
+        scores = [self.score(x.latents[name], x.specs[name]) for x in layers for name in x.specs]
+        return masks.ranked_together(layers, scores, sparsities[0], due)

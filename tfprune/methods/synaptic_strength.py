@@ -24,7 +24,7 @@ import keras
 from keras import ops
 
 from tfprune import masks, transforms
-from tfprune.checks import check_number, check_step
+from tfprune.checks import check_flag, check_not_negative, check_one_schedule, check_step
 from tfprune.method import LayerTensors, Method, WeightSpec, check_target, register
 from tfprune.schedules import PruningSchedule
 
@@ -113,15 +113,13 @@ class SynapticStrength(Method):
 
     def __post_init__(self) -> None:
         check_target(self.target_sparsity)
-        if check_number("lam", self.lam) < 0:
-            raise ValueError(f"`lam` must not be negative. Received: {self.lam!r}.")
+        check_not_negative("lam", self.lam)
         if self.score_by not in SCORES:
             raise ValueError(
                 f"`score_by` must be one of {', '.join(SCORES)}. Received: {self.score_by!r}."
             )
         for name in ("keep_ends", "regrow"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"`{name}` must be True or False. Received: {self!r}.")
+            check_flag(name, getattr(self, name))
 
     def default_schedule(self) -> SynapticSchedule:
         """Prune once, after 60 % of the training."""
@@ -135,11 +133,7 @@ class SynapticStrength(Method):
         self, paths: Sequence[str], schedules: Sequence[Any], specs: Sequence[Any]
     ) -> None:
         """One schedule for all layers."""
-        if any(one != schedules[0] for one in schedules):
-            raise ValueError(
-                "With SynapticStrength all layers share one threshold, so they need one schedule. "
-                f"Received: {list(schedules)!r}."
-            )
+        check_one_schedule(schedules, "With SynapticStrength all layers share one threshold")
 
     def encode(self, weight: Tensor, spec: WeightSpec) -> dict[str, Tensor]:
         """V = K, s = ||K|| of each connection, [cin, cout], float32 at least.
@@ -177,17 +171,8 @@ class SynapticStrength(Method):
         self, layers: Sequence[LayerTensors], sparsities: Sequence[Tensor], due: Sequence[Tensor]
     ) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
         """The weakest connections of all layers go, by one percentile."""
-        entries = [(layer, name) for layer in layers for name in layer.specs]
-        scores = [self._score(layer, name) for layer, name in entries]
-        any_due = ops.any(ops.stack(list(due)))
-        found = iter(masks.keep_largest_of_all(scores, sparsities[0]))
-        return [
-            (
-                {name: ops.where(any_due, next(found), layer.masks[name]) for name in layer.specs},
-                dict(layer.state),
-            )
-            for layer in layers
-        ]
+        scores = [self._score(layer, name) for layer in layers for name in layer.specs]
+        return masks.ranked_together(layers, scores, sparsities[0], due)
 
     def _score(self, layer: LayerTensors, name: str) -> Tensor:
         score = ops.abs(ops.cast(layer.latents[name], "float32"))

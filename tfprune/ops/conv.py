@@ -15,6 +15,10 @@ from tfprune.sparse_weights import ACTIVATIONS, BASES, ConvSpec, SparseWeights
 from tfprune.transforms import dct_matrix
 
 Tensor = Any
+_NOT_CONSTANT = (
+    "Without native kernels packed weights must be constants: use `sparse_conv2d`, or install "
+    "tfprune with a C++ compiler."
+)
 
 
 def sparse_conv2d(
@@ -92,7 +96,7 @@ def packed_conv2d(x: Tensor, weights: Tensor, spec: ConvSpec, threads: int = 0) 
     x, given = _float32(x)
     module = native()
     if module is None:
-        y = _constant_twin(x, weights)
+        y = reference_conv2d(x, _unpacked(weights, _NOT_CONSTANT))
     else:
         y = module.tfprune_packed_conv2d(x, weights, threads=threads)
     return tf.cast(_shaped(y, x, spec), given)
@@ -207,29 +211,26 @@ def pad_same(x: Tensor, spec: ConvSpec) -> Tensor:
 
 def reference_conv2d(x: Tensor, weights: SparseWeights) -> Tensor:
     """The same by TensorFlow's dense convolution: what the native kernels are held against."""
-    return _dense(
-        tf.convert_to_tensor(x),
-        tf.constant(weights.values),
-        tf.constant(weights.columns),
-        tf.constant(weights.row_splits),
-        tf.constant(weights.bias),
-        weights.spec,
-    )
+    values, columns, row_splits, bias = _constants(weights)
+    return _dense(tf.convert_to_tensor(x), values, columns, row_splits, bias, weights.spec)
+
+
+def _constants(weights: SparseWeights) -> list[Tensor]:
+    arrays = (weights.values, weights.columns, weights.row_splits, weights.bias)
+    return [tf.constant(array) for array in arrays]
+
+
+def _unpacked(packed: Tensor, otherwise: str) -> SparseWeights:
+    """The weights in a constant uint8 vector, or a ValueError that says `otherwise`."""
+    value = tf.get_static_value(packed)
+    if value is None:
+        raise ValueError(otherwise)
+    return SparseWeights.from_bytes(np.asarray(value).tobytes())
 
 
 def _float32(x: Tensor) -> tuple[Tensor, Any]:
     x = tf.convert_to_tensor(x)
     return tf.cast(x, tf.float32), x.dtype
-
-
-def _constant_twin(x: Tensor, weights: Tensor) -> Tensor:
-    value = tf.get_static_value(weights)
-    if value is None:
-        raise ValueError(
-            "Without native kernels packed weights must be constants: use `sparse_conv2d`, or "
-            "install tfprune with a C++ compiler."
-        )
-    return reference_conv2d(x, SparseWeights.from_bytes(np.asarray(value).tobytes()))
 
 
 def _dense(
@@ -321,13 +322,9 @@ def _sparse_gradient(op: Any, dy: Tensor) -> list[Tensor | None]:
 
 def _packed_gradient(op: Any, dy: Tensor) -> list[Tensor | None]:
     x, packed = op.inputs
-    value = tf.get_static_value(packed)
-    if value is None:
-        raise ValueError("Gradients through packed weights need the weights to be constants.")
-    weights = SparseWeights.from_bytes(np.asarray(value).tobytes())
-    names = ("values", "columns", "row_splits", "bias")
-    arrays = [tf.constant(getattr(weights, name)) for name in names]
-    return [_gradients(x, arrays, weights.spec, dy)[0], None]
+    otherwise = "Gradients through packed weights need the weights to be constants."
+    weights = _unpacked(packed, otherwise)
+    return [_gradients(x, _constants(weights), weights.spec, dy)[0], None]
 
 
 for _name, _gradient in (

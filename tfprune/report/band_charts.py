@@ -73,26 +73,33 @@ def figure(name: str, picture: BandPicture) -> str:
 
 def panel(picture: BandPicture, band: int) -> str:
     """The magnitudes of one band, before and after."""
-    before, after = picture.before[band], picture.after[band]
-    top = max(int(before.max()), int(after.max()), 1)
     name, bottom = picture.names[band], TITLE + PANEL_H
     density = fraction(picture.densities[band])
     low, high = (f"{10**limit:.2g}" for limit in picture.limits)
     body = [
         svg.text(0, 12, f"band {name}", "ink"),
         svg.text(PANEL_W, 12, density, "faint", "end"),
-        f'<path class="pale" d="{steps(before, top)}"/>',
-        f'<path class="kept" d="{steps(after, top)}"/>',
-        f'<path class="outline" d="{steps(before, top)}"/>',
-        f'<line x1="0" x2="{PANEL_W}" y1="{bottom}" y2="{bottom}" class="rule"/>',
-        svg.text(0, bottom + 13, low, "faint small"),
-        svg.text(PANEL_W, bottom + 13, high, "faint small", "end"),
+        *histogram(picture.before[band], picture.after[band], low, high),
     ]
     label = f"band {name}: magnitudes between {low} and {high}, density {density}"
     return svg.picture(PANEL_W, bottom + 16, body, label)
 
 
-def steps(counts: np.ndarray, top: int) -> str:
+def histogram(before: np.ndarray, after: np.ndarray, low: str, high: str) -> list[str]:
+    """The pieces of a panel below its title: before pale and outlined, after full, and the ends."""
+    top = max(int(before.max()), int(after.max()), 1)
+    bottom = TITLE + PANEL_H
+    return [
+        f'<path class="pale" d="{_steps(before, top)}"/>',
+        f'<path class="kept" d="{_steps(after, top)}"/>',
+        f'<path class="outline" d="{_steps(before, top)}"/>',
+        f'<line x1="0" x2="{PANEL_W}" y1="{bottom}" y2="{bottom}" class="rule"/>',
+        svg.text(0, bottom + 13, low, "faint small"),
+        svg.text(PANEL_W, bottom + 13, high, "faint small", "end"),
+    ]
+
+
+def _steps(counts: np.ndarray, top: int) -> str:
     """The outline of a histogram as a path that is closed along its base."""
     bottom, width = TITLE + PANEL_H, PANEL_W / len(counts)
     moves = "".join(f"V{bottom - PANEL_H * c / top:.1f}h{width:.2f}" for c in counts)

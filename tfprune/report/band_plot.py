@@ -16,7 +16,7 @@ from tfprune.report.table import fraction
 if TYPE_CHECKING:
     from tfprune.report.result import Report
 
-KEPT, INK, FAINT, FRAME = "#2563a8", "#1c2733", "#66727f", "#cfd6dd"
+KEPT, INK, FAINT, FRAME, TRACK = "#2563a8", "#1c2733", "#66727f", "#cfd6dd", "#e3e8ee"
 LAYERS = 12  # whose histograms or filters are drawn, at most
 ROWS = 60  # of the heat map, at most
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 11.0, 2.0, 0.3, 0.9, 0.3
@@ -31,15 +31,15 @@ def draw_bands(figure: Any, report: Report) -> None:
     if not report.bands:
         raise ValueError(f"No layer of '{report.name}' has frequency bands to draw.")
     merged = {name: picture.merged() for name, picture in report.bands.items()}
-    rows, shown = _first(merged, ROWS), _first(merged, LAYERS)
+    rows, shown = first(merged, ROWS), first(merged, LAYERS)
     lines = [math.ceil(len(picture.names) / PER_LINE) for picture in shown.values()]
     start = TOP + ROW * len(rows) + 0.75  # of the lower half
     figure.set_size_inches(WIDTH, start + sum(HEADING + LINE * n for n in lines) + BOTTOM)
     title = f"{report.name}: fraction of each frequency band that is not zero"
-    heading(figure, 0.4, title + _of(len(rows), len(merged)))
+    heading(figure, 0.4, title + of(len(rows), len(merged)))
     _heat_map(figure, rows)
     title = "Magnitudes of the non-zero entries, pale: before, full: after pruning"
-    heading(figure, start - 0.36, title + _of(len(shown), len(merged)))
+    heading(figure, start - 0.36, title + of(len(shown), len(merged)))
     note(figure, start - 0.14, f"before: {origin_words(merged)}; band 0 is the lowest frequency")
     top = start + 0.1
     for (name, picture), count in zip(shown.items(), lines, strict=True):
@@ -52,23 +52,25 @@ def draw_filters(figure: Any, report: Report) -> None:
     found = {name: p for name, p in report.bands.items() if len(p.filters_before)}
     if not found:
         raise ValueError(f"No layer of '{report.name}' has frequency bands and 2-D kernels.")
-    shown = _first(found, LAYERS)
+    shown = first(found, LAYERS)
     block = 2 * STEP + 0.3
     width = LEFT + FILTERS * STEP + RIGHT + 0.4
     figure.set_size_inches(width, TOP + block * len(shown) + BOTTOM / 2)
     title = f"{report.name}: filters of largest norm, before and after pruning"
-    heading(figure, 0.35, title + _of(len(shown), len(found)))
+    heading(figure, 0.35, title + of(len(shown), len(found)))
     note(figure, 0.6, f"before: {origin_words(found)}\nblue: above zero, orange: below")
     for place, (name, picture) in enumerate(shown.items()):
         axes = axes_at(figure, LEFT, TOP + place * block, FILTERS * STEP, 2 * STEP)
         _filters(axes, name, picture)
 
 
-def _first(pictures: Mapping[str, BandPicture], most: int) -> dict[str, BandPicture]:
+def first(pictures: Mapping[str, Any], most: int) -> dict[str, Any]:
+    """So many of the layers, at most."""
     return dict(list(pictures.items())[:most])
 
 
-def _of(shown: int, all_of: int) -> str:
+def of(shown: int, all_of: int) -> str:
+    """ " (first 2 of 3 layers)", where some are not shown."""
     return f" (first {shown} of {all_of} layers)" if shown < all_of else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import math
 from collections.abc import Mapping, Sequence
@@ -110,3 +111,13 @@ def histogram(counts: np.ndarray, limit: float) -> str:
     body.append(svg.text(width, height + 15, f"{limit:.3g}", "faint", "end"))
     label = f"{count(int(counts.sum()))} non-zero weights between {-limit:.3g} and {limit:.3g}"
     return svg.picture(width, height + 20, body, label)
+
+
+def card(name: str, what: str, picture: bytes, chart: str) -> str:
+    """A figure of one layer: its name, a PNG that shows `what`, and a chart beside it."""
+    data = base64.b64encode(picture).decode()
+    return (
+        f"<figure><figcaption>{html.escape(name)}</figcaption>"
+        f'<img alt="{what} of {html.escape(name)}" src="data:image/png;base64,{data}">'
+        f"{chart}</figure>"
+    )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Mapping
 
 from tfprune.report import charts, svg
-from tfprune.report.band_charts import PANEL_H, PANEL_W, TITLE, steps
+from tfprune.report.band_charts import PANEL_H, PANEL_W, TITLE, histogram
 from tfprune.report.connections import ConnectionPicture, words_before
 from tfprune.report.pictures import ABOVE, png
 from tfprune.report.table import count, fraction
@@ -45,26 +43,14 @@ def dead_words(picture: ConnectionPicture) -> str:
 
 
 def _card(name: str, picture: ConnectionPicture) -> str:
-    data = base64.b64encode(png(picture.pairs, ABOVE)).decode()
-    return (
-        f"<figure><figcaption>{html.escape(name)}</figcaption>"
-        f'<img alt="connections of {html.escape(name)}" src="data:image/png;base64,{data}">'
-        f"{_histogram(picture)}</figure>"
-    )
+    return charts.card(name, "connections", png(picture.pairs, ABOVE), _histogram(picture))
 
 
 def _histogram(picture: ConnectionPicture) -> str:
-    top = max(int(picture.before.max()), int(picture.after.max()), 1)
-    bottom = TITLE + PANEL_H
     low, high = (f"{10**limit:.2g}" for limit in picture.limits)
     body = [
         svg.text(0, 12, dead_words(picture), "faint small"),
-        f'<path class="pale" d="{steps(picture.before, top)}"/>',
-        f'<path class="kept" d="{steps(picture.after, top)}"/>',
-        f'<path class="outline" d="{steps(picture.before, top)}"/>',
-        f'<line x1="0" x2="{PANEL_W}" y1="{bottom}" y2="{bottom}" class="rule"/>',
-        svg.text(0, bottom + 13, low, "faint small"),
-        svg.text(PANEL_W, bottom + 13, high, "faint small", "end"),
+        *histogram(picture.before, picture.after, low, high),
     ]
     about = f"strengths between {low} and {high}, {label(picture)}"
-    return svg.picture(PANEL_W + 60, bottom + 16, body, about)
+    return svg.picture(PANEL_W + 60, TITLE + PANEL_H + 16, body, about)

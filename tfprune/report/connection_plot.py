@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 LAYERS = 40
 ROW, PAIRS, HISTOGRAM, WIDTH, TOP = 1.2, 0.95, 3.4, 9.4, 0.95
-TRACK = "#e3e8ee"
 
 
 def draw_connections(figure: Any, report: Report) -> None:
@@ -27,10 +26,9 @@ def draw_connections(figure: Any, report: Report) -> None:
         raise ValueError(
             f"No layer of '{report.name}' has lost a whole kernel, and no method of it prunes them."
         )
-    shown = dict(list(report.connections.items())[:LAYERS])
+    shown = sheet.first(report.connections, LAYERS)
     figure.set_size_inches(WIDTH, TOP + ROW * len(shown) + 0.2)
-    of = f" (first {len(shown)} of {len(report.connections)} layers)"
-    more = of if len(shown) < len(report.connections) else ""
+    more = sheet.of(len(shown), len(report.connections))
     sheet.heading(figure, 0.35, f"{report.name}: connections between channels{more}")
     before = words_before(report.connections)
     text = f"strengths, pale: before ({before}), full: after; right: inputs down, outputs across"
@@ -53,7 +51,7 @@ def _row(figure: Any, top: float, name: str, picture: ConnectionPicture) -> None
     pixels[..., :3] = np.divide(ABOVE, 255)
     pixels[..., 3] = np.sqrt(picture.pairs)
     axes = sheet.axes_at(figure, 2.9 + HISTOGRAM, top + 0.05, PAIRS, PAIRS)
-    axes.set_facecolor(TRACK)
+    axes.set_facecolor(sheet.TRACK)
     axes.imshow(pixels, aspect="auto", interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])

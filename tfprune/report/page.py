@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -175,12 +174,8 @@ def _more(layers: int) -> str:
 
 
 def _kernel(name: str, drawn: Picture) -> str:
-    data = base64.b64encode(png(drawn.density, ABOVE)).decode()
-    return (
-        f"<figure><figcaption>{html.escape(name)}</figcaption>"
-        f'<img alt="non-zeros of {html.escape(name)}" src="data:image/png;base64,{data}">'
-        f"{charts.histogram(drawn.counts, drawn.limit)}</figure>"
-    )
+    histogram = charts.histogram(drawn.counts, drawn.limit)
+    return charts.card(name, "non-zeros", png(drawn.density, ABOVE), histogram)
 
 
 def _bands(report: Report) -> str:

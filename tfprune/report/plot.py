@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfprune.export.files import write_atomically
-from tfprune.report.band_plot import FAINT, INK, KEPT, draw_bands, draw_filters
+from tfprune.report.band_plot import FAINT, INK, KEPT, TRACK, draw_bands, draw_filters
 from tfprune.report.connection_plot import draw_connections
 from tfprune.report.table import fraction, times
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from tfprune.report.result import Report
 
 FORMATS = (".png", ".svg", ".pdf")
-TRACK = "#e3e8ee"
 
 
 def plot(report: Report, path: Path, what: str = "density") -> Path:
