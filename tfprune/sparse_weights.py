@@ -17,7 +17,12 @@ ACTIVATIONS = ("linear", "relu", "relu6")
 STORAGE = ("float32", "bfloat16", "float16")
 _MAGIC, _VERSION = b"TFPRCONV", 1
 _HEAD = struct.Struct("<8sII16s")
-_CONV = struct.Struct("<13q2i2q")
+_CONV = struct.Struct("<13q2i")
+_COUNTS = struct.Struct("<2q")
+KIND_AT = 12  # bytes before the type of the values
+CONV_AT = _HEAD.size  # and before the convolution,
+COUNTS_AT = CONV_AT + _CONV.size  # the numbers of values and of biases,
+ARRAYS_AT = COUNTS_AT + _COUNTS.size  # and the arrays
 MOST_KERNEL = 11
 
 
@@ -60,6 +65,33 @@ class ConvSpec:
                 f"`basis` must be one of {BASES}, `activation` one of {ACTIVATIONS}. "
                 f"Received: {self.basis!r}, {self.activation!r}."
             )
+
+    def numbers(self) -> tuple[int, ...]:
+        """All of it in the order of `tfp_conv`, see custom_ops/core/sparse_conv.h."""
+        return (
+            *(self.in_channels, self.out_channels, self.groups, *self.kernel_size),
+            *(*self.strides, *self.dilations, *self.padding),
+            *(BASES.index(self.basis), ACTIVATIONS.index(self.activation)),
+        )
+
+    def to_bytes(self) -> bytes:
+        """`numbers`, as `tfp_conv` lies in memory."""
+        return _CONV.pack(*self.numbers())
+
+    @classmethod
+    def from_numbers(cls, numbers: Sequence[int]) -> ConvSpec:
+        """The inverse of `numbers`."""
+        return cls(
+            in_channels=numbers[0],
+            out_channels=numbers[1],
+            groups=numbers[2],
+            kernel_size=(numbers[3], numbers[4]),
+            strides=(numbers[5], numbers[6]),
+            dilations=(numbers[7], numbers[8]),
+            padding=(numbers[9], numbers[10], numbers[11], numbers[12]),
+            basis=BASES[numbers[13]],
+            activation=ACTIVATIONS[numbers[14]],
+        )
 
     @property
     def columns(self) -> int:
@@ -147,20 +179,14 @@ class SparseWeights:
         """
         if storage not in STORAGE:
             raise ValueError(f"`storage` must be one of {STORAGE}. Received: {storage!r}.")
-        spec = self.spec
-        conv = _CONV.pack(
-            *(spec.in_channels, spec.out_channels, spec.groups, *spec.kernel_size),
-            *(*spec.strides, *spec.dilations, *spec.padding),
-            *(BASES.index(spec.basis), ACTIVATIONS.index(spec.activation)),
-            *(len(self.values), len(self.bias)),
-        )
+        counts = _COUNTS.pack(len(self.values), len(self.bias))
         arrays = (
             self.row_splits.astype("<i8"),
             self.bias.astype("<f4"),
             self.columns.astype("<i4"),
             _stored(self.values, storage),
         )
-        body = conv + b"".join(array.tobytes() for array in arrays)
+        body = self.spec.to_bytes() + counts + b"".join(array.tobytes() for array in arrays)
         kind = STORAGE.index(storage)
         key = hashlib.blake2b(bytes([kind]) + body, digest_size=16).digest()
         return _HEAD.pack(_MAGIC, _VERSION, kind, key) + body
@@ -172,7 +198,7 @@ class SparseWeights:
         Raises:
             ValueError: if the bytes are damaged or made by another version.
         """
-        start = _HEAD.size + _CONV.size
+        start = ARRAYS_AT
         if len(data) < start or data[:8] != _MAGIC:
             raise ValueError("These are no packed weights of tfprune.")
         _, version, kind, key = _HEAD.unpack_from(data)
@@ -182,9 +208,9 @@ class SparseWeights:
             )
         if hashlib.blake2b(bytes([kind]) + data[_HEAD.size :], digest_size=16).digest() != key:
             raise ValueError("These packed weights are damaged: they differ from their hash.")
-        fields = _CONV.unpack_from(data, _HEAD.size)
-        spec = _spec(fields)
-        sizes = (spec.out_channels + 1, fields[16], fields[15], fields[15])
+        spec = ConvSpec.from_numbers(_CONV.unpack_from(data, CONV_AT))
+        count, biases = _COUNTS.unpack_from(data, COUNTS_AT)
+        sizes = (spec.out_channels + 1, biases, count, count)
         types = ("<i8", "<f4", "<i4", "<f4" if kind == 0 else "<u2")
         arrays = []
         for count, dtype in zip(sizes, types, strict=True):
@@ -192,20 +218,6 @@ class SparseWeights:
             start += count * np.dtype(dtype).itemsize
         values = _restored(arrays[3], STORAGE[kind])
         return cls(spec, values, arrays[2].copy(), arrays[0].copy(), arrays[1].copy())
-
-
-def _spec(fields: Sequence[int]) -> ConvSpec:
-    return ConvSpec(
-        in_channels=fields[0],
-        out_channels=fields[1],
-        groups=fields[2],
-        kernel_size=(fields[3], fields[4]),
-        strides=(fields[5], fields[6]),
-        dilations=(fields[7], fields[8]),
-        padding=(fields[9], fields[10], fields[11], fields[12]),
-        basis=BASES[fields[13]],
-        activation=ACTIVATIONS[fields[14]],
-    )
 
 
 def _stored(values: np.ndarray, storage: str) -> np.ndarray:

@@ -94,12 +94,36 @@ int64_t pixels_of(const tfp_conv& conv, const Tensor& x) {
   return tfp_output_size(&conv, x.size(1), x.size(2), &h, &w) == TFP_OK ? x.size(0) * h * w : 0;
 }
 
+void one(TF_OpKernelConstruction* context, const char* name, int64_t* value, Status* status) {
+  if (status->ok()) TF_OpKernelConstruction_GetAttrInt64(context, name, value, *status);
+}
+
+void list(TF_OpKernelConstruction* context, const char* name, int64_t* values, int count,
+          Status* status) {
+  if (!status->ok()) return;
+  int32_t length = 0, bytes = 0;
+  TF_OpKernelConstruction_GetAttrSize(context, name, &length, &bytes, *status);
+  if (status->ok() && length != count) {
+    char message[120];
+    std::snprintf(message, sizeof(message), "%s must have %d entries. Received: %d.", name, count,
+                  length);
+    status->invalid(message);
+  }
+  if (status->ok())
+    TF_OpKernelConstruction_GetAttrInt64List(context, name, values, count, *status);
+}
+
 // Weights in a blob: packed when a key is seen for the first time.
 class PackedConv {
  public:
   explicit PackedConv(TF_OpKernelConstruction* context) {
     Status status;
-    TF_OpKernelConstruction_GetAttrInt64(context, "threads", &threads_, status);
+    int64_t numbers[15] = {};
+    list(context, "conv", numbers, 15, &status);
+    one(context, "threads", &threads_, &status);
+    std::memcpy(&conv_, numbers, 13 * sizeof(int64_t));  // those that come first in tfp_conv
+    conv_.basis = static_cast<int32_t>(numbers[13]);
+    conv_.activation = static_cast<int32_t>(numbers[14]);
     if (!status.ok()) TF_OpKernelConstruction_Failure(context, status);
   }
 
@@ -109,6 +133,8 @@ class PackedConv {
     tfp_conv conv;
     uint8_t key[16];
     if (!status->from(tfp_read_blob(blob.data<char>(), blob.bytes(), &conv, key))) return false;
+    if (std::memcmp(&conv, &conv_, sizeof(conv)) != 0)
+      return status->invalid("The packed weights must be those of the attribute `conv`.");
     if (!check_input(x, conv.in_channels, status)) return false;
     const Shared packed = find(blob, key, pixels_of(conv, x), status);
     return packed != nullptr && convolve(context, x, conv, packed.get(), threads_, status);
@@ -126,6 +152,7 @@ class PackedConv {
     return packed_;
   }
 
+  tfp_conv conv_{};
   int64_t threads_ = 0;
   std::mutex mutex_;
   Shared packed_;
@@ -175,26 +202,6 @@ class SparseConv {
   }
 
  private:
-  static void one(TF_OpKernelConstruction* context, const char* name, int64_t* value,
-                  Status* status) {
-    if (status->ok()) TF_OpKernelConstruction_GetAttrInt64(context, name, value, *status);
-  }
-
-  static void list(TF_OpKernelConstruction* context, const char* name, int64_t* values, int count,
-                   Status* status) {
-    if (!status->ok()) return;
-    int32_t length = 0, bytes = 0;
-    TF_OpKernelConstruction_GetAttrSize(context, name, &length, &bytes, *status);
-    if (status->ok() && length != count) {
-      char message[120];
-      std::snprintf(message, sizeof(message), "%s must have %d entries. Received: %d.", name, count,
-                    length);
-      status->invalid(message);
-    }
-    if (status->ok())
-      TF_OpKernelConstruction_GetAttrInt64List(context, name, values, count, *status);
-  }
-
   Shared find(const tfp_conv& conv, const Tensor* in, int64_t pixels, Status* status) {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (packed_ != nullptr && std::memcmp(&conv, &last_conv_, sizeof(conv)) == 0 && same(in))
@@ -279,7 +286,7 @@ void register_op(const char* name, std::initializer_list<const char*> inputs,
 
 const bool registered = [] {
   register_op<PackedConv>("TfprunePackedConv2D", {"x: float", "weights: uint8"},
-                          {"threads: int = 0"});
+                          {"conv: list(int)", "threads: int = 0"});
   register_op<SparseConv>(
       "TfpruneSparseConv2D",
       {"x: float", "values: float", "columns: int32", "row_splits: int64", "bias: float"},

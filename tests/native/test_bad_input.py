@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import struct
 
 import numpy as np
 import pytest
@@ -121,7 +123,9 @@ def test_messages_say_what_was_received():
 
 
 def packed(data, x=X):
-    return ops.native().tfprune_packed_conv2d(x, np.frombuffer(bytes(data), np.uint8))
+    """With whatever convolution the bytes name."""
+    conv = struct.unpack_from("<13q2i", bytes(data).ljust(200, b"\0"), 32)
+    return ops.native().tfprune_packed_conv2d(x, np.frombuffer(bytes(data), np.uint8), conv=conv)
 
 
 def test_an_input_of_other_channels():
@@ -146,6 +150,21 @@ def test_damaged_bytes():
             SparseWeights.from_bytes(bytes(wrong))
     with pytest.raises(ValueError, match="damaged"):
         SparseWeights.from_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("native", [False, True])
+def test_bytes_of_another_convolution(native, graph, monkeypatch):
+    if not native:
+        monkeypatch.setattr(ops.conv, "native", lambda: None)
+    data = tf.Variable(np.frombuffer(WEIGHTS.to_bytes(), np.uint8))
+    other = dataclasses.replace(SPEC, activation="relu6")
+
+    def call():
+        return ops.packed_conv2d(X, data.value(), other)
+
+    with pytest.raises(Invalid, match="packed weights must be those of"):
+        (tf.function(call) if graph else call)()
 
 
 def test_any_byte_of_the_bytes_may_be_wrong():

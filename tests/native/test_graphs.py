@@ -112,19 +112,33 @@ def test_gradients_are_those_of_the_dense_convolution(strides):
     def dense(x, values, bias):
         from tfprune.ops.conv import _dense
 
-        return _dense(x, values, weights.columns, weights.row_splits, bias, spec)
+        return _dense(x, [values, weights.columns, weights.row_splits, bias], spec)
 
     for found, expected in zip(gradients(native), gradients(dense), strict=True):
         close(found, expected)
     found = tf.function(lambda: gradients(native))()
     close(found[0], gradients(dense)[0])
-    with tf.GradientTape() as tape:
-        tape.watch(sources[0])
-        y = ops.packed_conv2d(
-            sources[0], tf.constant(np.frombuffer(weights.to_bytes(), np.uint8)), spec
-        )
-        loss = tf.reduce_sum(tf.sin(y))
-    close(tape.gradient(loss, sources[0]), gradients(dense)[0])
+
+
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "float16"])
+def test_gradients_through_packed_weights_that_change(storage):
+    first, second = draw_weights(SPEC, 0.4, True, 3), draw_weights(SPEC, 0.4, False, 4)
+    packed = tf.Variable(np.frombuffer(first.to_bytes(storage), np.uint8), shape=[None])
+
+    @tf.function
+    def slope(x):
+        y = ops.packed_conv2d(x, packed.value(), SPEC)
+        return tf.gradients(tf.reduce_sum(tf.sin(y)), x)[0]
+
+    for weights in (first, second):
+        data = weights.to_bytes(storage)
+        packed.assign(np.frombuffer(data, np.uint8))
+        kept = ops.SparseWeights.from_bytes(data)
+        x = tf.constant(X)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(tf.sin(ops.reference_conv2d(x, kept)))
+        close(slope(X), tape.gradient(loss, x))
 
 
 def test_gradient_against_finite_differences():

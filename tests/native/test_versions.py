@@ -26,10 +26,12 @@ import numpy as np, tensorflow as tf
 library, folder = sys.argv[1:]
 module = tf.load_op_library(library)
 data = np.load(folder + "/case.npz")
-y = tf.function(lambda x: module.tfprune_packed_conv2d(x, data["weights"]))(data["x"])
+conv = data["conv"].tolist()
+run = tf.function(lambda x, weights: module.tfprune_packed_conv2d(x, weights, conv=conv))
+y = run(data["x"], data["weights"])
 assert np.abs(y - data["y"]).max() < 1e-4, np.abs(y - data["y"]).max()
 try:
-    module.tfprune_packed_conv2d(data["x"], data["weights"][:50])
+    run(data["x"], data["weights"][:50])
     raise SystemExit("damaged weights were taken")
 except tf.errors.InvalidArgumentError as error:
     print(tf.__version__, str(error)[-60:])
@@ -41,7 +43,8 @@ def test_the_library_runs_under(version, tmp_path):
     weights = draw_weights(ConvSpec(6, 5, padding=(1, 1, 1, 1), basis="dct"), 0.3, True, 0)
     x = np.random.default_rng(0).normal(size=(2, 7, 9, 6)).astype("float32")
     packed = np.frombuffer(weights.to_bytes(), np.uint8)
-    np.savez(tmp_path / "case.npz", x=x, y=slow(x, weights), weights=packed)
+    arrays = {"x": x, "y": slow(x, weights), "weights": packed, "conv": weights.spec.numbers()}
+    np.savez(tmp_path / "case.npz", **arrays)
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     wanted = [f"tensorflow-cpu=={version}", VERSIONS[version]]

@@ -11,14 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfprune.ops.library import native
+from tfprune.ops.unpacking import unpack
 from tfprune.sparse_weights import ACTIVATIONS, BASES, ConvSpec, SparseWeights
 from tfprune.transforms import dct_matrix
 
 Tensor = Any
-_NOT_CONSTANT = (
-    "Without native kernels packed weights must be constants: use `sparse_conv2d`, or install "
-    "tfprune with a C++ compiler."
-)
 
 
 def sparse_conv2d(
@@ -57,7 +54,7 @@ def sparse_conv2d(
     values = tf.cast(values, tf.float32)
     module = native()
     if module is None:
-        y = _dense(x, values, columns, row_splits, bias, spec)
+        y = _dense(x, [values, columns, row_splits, bias], spec)
     else:
         y = module.tfprune_sparse_conv2d(
             x,
@@ -90,15 +87,15 @@ def packed_conv2d(x: Tensor, weights: Tensor, spec: ConvSpec, threads: int = 0) 
         [n, out_h, out_w, out_channels], of the type of `x`.
 
     Raises:
-        tf.errors.InvalidArgumentError: if the weights are damaged, or shapes do not fit.
-        ValueError: without native kernels, if `weights` are not constant.
+        tf.errors.InvalidArgumentError: if the weights are damaged or of another `spec`, or shapes
+            do not fit.
     """
     x, given = _float32(x)
     module = native()
     if module is None:
-        y = reference_conv2d(x, _unpacked(weights, _NOT_CONSTANT))
+        y = _dense(x, unpack(tf.convert_to_tensor(weights), spec), spec)
     else:
-        y = module.tfprune_packed_conv2d(x, weights, threads=threads)
+        y = module.tfprune_packed_conv2d(x, weights, conv=spec.numbers(), threads=threads)
     return tf.cast(_shaped(y, x, spec), given)
 
 
@@ -211,21 +208,8 @@ def pad_same(x: Tensor, spec: ConvSpec) -> Tensor:
 
 def reference_conv2d(x: Tensor, weights: SparseWeights) -> Tensor:
     """The same by TensorFlow's dense convolution: what the native kernels are held against."""
-    values, columns, row_splits, bias = _constants(weights)
-    return _dense(tf.convert_to_tensor(x), values, columns, row_splits, bias, weights.spec)
-
-
-def _constants(weights: SparseWeights) -> list[Tensor]:
     arrays = (weights.values, weights.columns, weights.row_splits, weights.bias)
-    return [tf.constant(array) for array in arrays]
-
-
-def _unpacked(packed: Tensor, otherwise: str) -> SparseWeights:
-    """The weights in a constant uint8 vector, or a ValueError that says `otherwise`."""
-    value = tf.get_static_value(packed)
-    if value is None:
-        raise ValueError(otherwise)
-    return SparseWeights.from_bytes(np.asarray(value).tobytes())
+    return _dense(tf.convert_to_tensor(x), [tf.constant(a) for a in arrays], weights.spec)
 
 
 def _float32(x: Tensor) -> tuple[Tensor, Any]:
@@ -233,9 +217,8 @@ def _float32(x: Tensor) -> tuple[Tensor, Any]:
     return tf.cast(x, tf.float32), x.dtype
 
 
-def _dense(
-    x: Tensor, values: Tensor, columns: Tensor, row_splits: Tensor, bias: Tensor, spec: ConvSpec
-) -> Tensor:
+def _dense(x: Tensor, arrays: list[Tensor], spec: ConvSpec) -> Tensor:
+    values, columns, row_splits, bias = arrays
     if x.shape.rank == 4 and None not in x.shape[1:3]:
         size = spec.output_size(x.shape[1], x.shape[2])
         if 0 in size or x.shape[0] == 0:  # which TensorFlow's convolution gets wrong
@@ -300,7 +283,7 @@ def _gradients(x: Tensor, arrays: list[Tensor], spec: ConvSpec, dy: Tensor) -> l
         sources = [tf.identity(x), tf.identity(values), tf.identity(bias)]
         for source in sources:
             tape.watch(source)
-        y = _dense(sources[0], sources[1], columns, row_splits, sources[2], spec)
+        y = _dense(sources[0], [sources[1], columns, row_splits, sources[2]], spec)
     return tape.gradient(y, sources, dy, unconnected_gradients="zero")
 
 
@@ -322,9 +305,8 @@ def _sparse_gradient(op: Any, dy: Tensor) -> list[Tensor | None]:
 
 def _packed_gradient(op: Any, dy: Tensor) -> list[Tensor | None]:
     x, packed = op.inputs
-    otherwise = "Gradients through packed weights need the weights to be constants."
-    weights = _unpacked(packed, otherwise)
-    return [_gradients(x, _constants(weights), weights.spec, dy)[0], None]
+    spec = ConvSpec.from_numbers(op.get_attr("conv"))
+    return [_gradients(x, unpack(packed, spec), spec, dy)[0], None]
 
 
 for _name, _gradient in (

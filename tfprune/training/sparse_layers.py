@@ -70,18 +70,10 @@ class SparseConv(keras.layers.Layer):
         for _ in range(4 - len(inputs.shape)):
             x = keras.ops.expand_dims(x, 1)
         x = ops.conv.pad_same(x, self.spec) if self.same else x
-        weights = self.packed.value if ops.available() else self._constant()
-        y = ops.packed_conv2d(x, weights, self.spec)
+        y = ops.packed_conv2d(x, self.packed.value, self.spec)
         for _ in range(4 - len(inputs.shape)):
             y = keras.ops.squeeze(y, 1)
         return self.activation(y)
-
-    def _constant(self) -> np.ndarray:
-        """What the dense twin needs, which folds the weights while a graph is made."""
-        import tensorflow as tf
-
-        with tf.init_scope():
-            return keras.ops.convert_to_numpy(self.packed)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """As the layer that it stands for."""
