@@ -28,10 +28,11 @@ POLICIES = ("float32", "mixed_float16")
 
 
 def cases() -> Iterator[Any]:
-    """(method, kind, policy): every method on every kind, the rest on typical kinds or slowly.
+    """(method, kind, policy): what takes long, and what finds little, is marked slow.
 
-    The rest are mixed precision, settings of a method that are not its default ones, and methods
-    that exist for these tests.
+    Every method runs on every kind in float32, and on typical kinds in mixed precision. Settings of
+    a method that are not its default ones, and methods that exist for these tests, run on typical
+    kinds in float32.
     """
     settings: list[tuple[str, Any, bool]] = [
         (cls.__name__, cls, cls.__module__.startswith("tfprune")) for cls in TESTED
@@ -40,7 +41,7 @@ def cases() -> Iterator[Any]:
         name = f"{type(method).__name__}-{method.granularity}"
         settings.append((name, lambda method=method: method, False))
     for (name, build, default), kind, policy in itertools.product(settings, KINDS, POLICIES):
-        quick = kind in TYPICAL or (default and policy == "float32")
+        quick = (kind in TYPICAL) + default + (policy == "float32") >= 2
         marks = () if quick else (pytest.mark.slow,)
         yield pytest.param(build, kind, policy, id=f"{policy}-{name}-{kind}", marks=marks)
 
