@@ -282,7 +282,7 @@ EXPERIMENTS = {
             name="fdnp-lenet5-scratch",
             title="FDNP from scratch, a sparsity asked for of each layer, LeNet-5, MNIST",
             method=_sparsities({"conv1": 0.85, "conv2": 0.962, "fc1": 0.9947, "fc2": 0.975}),
-            pruning=dataclasses.replace(_LENET5_PRUNING, steps=25000, warmup=500),
+            pruning=dataclasses.replace(_LENET5_PRUNING, steps=25000, rate=0.015, warmup=1000),
             schedule=tfprune.FrequencySchedule(begin_step=0, end_step=21000, frequency=10),
             offsets=(0.0,),
             paper={},

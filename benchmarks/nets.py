@@ -77,17 +77,21 @@ def chargru(decay: float) -> keras.Model:
     )
 
 
-def resnet20(decay: float = 0.0) -> keras.Model:
-    """He et al.'s ResNet-20 for CIFAR-10: 3 stages of 3 blocks, padded shortcuts (option A)."""
-    inputs = keras.Input((32, 32, 3))
+def resnet20(decay: float = 0.0, api: Any = keras) -> keras.Model:
+    """He et al.'s ResNet-20 for CIFAR-10: 3 stages of 3 blocks, padded shortcuts (option A).
+
+    `api`: `keras`, or `tf_keras` for a net that tfmot takes.
+    """
+    layers = api.layers
+    inputs = api.Input((32, 32, 3))
     x = layers.Normalization(mean=CIFAR10_MEAN, variance=CIFAR10_VARIANCE)(inputs)
-    x = _conv_bn(x, 16, 1, decay, relu=True, name="stem")
+    x = _conv_bn(x, 16, 1, decay, relu=True, name="stem", api=api)
     for stage in range(3):
         for block in range(3):
             channels, stride = 16 * 2**stage, 2 if stage and not block else 1
             name = f"stage{stage + 1}_block{block + 1}_conv"
-            y = _conv_bn(x, channels, stride, decay, relu=True, name=f"{name}1")
-            y = _conv_bn(y, channels, 1, decay, relu=False, name=f"{name}2")
+            y = _conv_bn(x, channels, stride, decay, relu=True, name=f"{name}1", api=api)
+            y = _conv_bn(y, channels, 1, decay, relu=False, name=f"{name}2", api=api)
             if stride == 2:
                 x = layers.AveragePooling2D(1, 2)(x)
                 zeros = layers.Rescaling(0.0)(x)
@@ -95,9 +99,9 @@ def resnet20(decay: float = 0.0) -> keras.Model:
             x = layers.ReLU()(layers.Add()([x, y]))
     x = layers.GlobalAveragePooling2D(dtype="float32")(x)
     classes = layers.Dense(
-        10, kernel_regularizer=keras.regularizers.L2(decay / 2), dtype="float32", name="head"
+        10, kernel_regularizer=api.regularizers.L2(decay / 2), dtype="float32", name="head"
     )
-    return keras.Model(inputs, classes(x), name="resnet20")
+    return api.Model(inputs, classes(x), name="resnet20")
 
 
 def vgg(decay: float = 0.0) -> keras.Model:
@@ -115,8 +119,10 @@ def vgg(decay: float = 0.0) -> keras.Model:
     return keras.Model(inputs, classes(x), name="vgg")
 
 
-def _conv_bn(x: Any, channels: int, stride: int, decay: float, relu: bool, name: str) -> Any:
-    x = layers.Conv2D(
+def _conv_bn(
+    x: Any, channels: int, stride: int, decay: float, relu: bool, name: str, api: Any = keras
+) -> Any:
+    x = api.layers.Conv2D(
         channels,
         3,
         stride,
@@ -124,10 +130,10 @@ def _conv_bn(x: Any, channels: int, stride: int, decay: float, relu: bool, name:
         use_bias=False,
         kernel_initializer="he_normal",
         name=name,
-        kernel_regularizer=keras.regularizers.L2(decay / 2),
+        kernel_regularizer=api.regularizers.L2(decay / 2),
     )(x)
-    x = BatchNormalization()(x)
-    return layers.ReLU()(x) if relu else x
+    x = (BatchNormalization if api is keras else api.layers.BatchNormalization)()(x)
+    return api.layers.ReLU()(x) if relu else x
 
 
 def _options(decay: float) -> dict[str, Any]:
