@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -92,8 +95,6 @@ def dense(chain: list[Any]) -> Run:
 
 def litert(chain: list[Any], size: int, threads: int) -> Run:
     """LiteRT with XNNPACK on the dense kernels."""
-    import tempfile
-
     import keras
 
     import tfprune
@@ -113,10 +114,9 @@ def litert(chain: list[Any], size: int, threads: int) -> Run:
     return lambda x: next(iter(runner({name: x}).values()))
 
 
-def onnx(chain: list[Any], size: int, threads: int) -> Run:
-    """ONNX Runtime on the dense kernels, in its own layout."""
+def onnx_model(chain: list[Any], size: int) -> bytes:
+    """The chain of dense kernels as an ONNX file."""
     import onnx as library
-    import onnxruntime
     from onnx import helper, numpy_helper
 
     nodes, tensors = [], []
@@ -132,11 +132,18 @@ def onnx(chain: list[Any], size: int, threads: int) -> Run:
     kind = library.TensorProto.FLOAT
     ends = [helper.make_tensor_value_info(n, kind, shape) for n in ("x0", f"x{len(chain)}")]
     graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    opset = [helper.make_opsetid("", 13)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+
+
+def onnx(chain: list[Any], size: int, threads: int) -> Run:
+    """ONNX Runtime on the dense kernels, in its own layout."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        onnx_model(chain, size), options, providers=["CPUExecutionProvider"]
     )
 
     def run(x: Any) -> Any:
@@ -144,6 +151,37 @@ def onnx(chain: list[Any], size: int, threads: int) -> Run:
         return y.transpose(0, 2, 3, 1)
 
     return run
+
+
+class DeepSparse:
+    """DeepSparse, in a process and an environment of its own (`deepsparse_worker.py`)."""
+
+    def __init__(self, python: str, threads: int) -> None:
+        worker = Path(__file__).resolve().with_name("deepsparse_worker.py")
+        self.process = subprocess.Popen(
+            [python, str(worker)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.folder, self.threads = tempfile.TemporaryDirectory(), threads
+
+    def ask(self, **question: Any) -> dict[str, Any]:
+        """One line there, one back."""
+        assert self.process.stdin and self.process.stdout
+        print(json.dumps(question), file=self.process.stdin, flush=True)
+        return json.loads(self.process.stdout.readline())
+
+    def timed(self, chain: list[Any], size: int, x: Any, clock: str) -> Callable[[], float]:
+        """Seconds of a run, measured over there; the outputs are checked first."""
+        import numpy as np
+
+        folder = Path(self.folder.name)
+        (folder / "chain.onnx").write_bytes(onnx_model(chain, size))
+        number = self.ask(load=str(folder / "chain.onnx"), threads=self.threads)["number"]
+        np.save(folder / "x.npy", x.transpose(0, 3, 1, 2))
+        self.ask(check=number, x=str(folder / "x.npy"), y=str(folder / "y.npy"))
+        expected = dense(chain)(x)
+        found = np.load(folder / "y.npy").transpose(0, 2, 3, 1)
+        assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+        return lambda: self.ask(run=number)[clock]
 
 
 def engines(chain: list[Any], size: int, options: argparse.Namespace) -> dict[str, Run]:
@@ -154,30 +192,44 @@ def engines(chain: list[Any], size: int, options: argparse.Namespace) -> dict[st
     return found
 
 
-def measure(channels: int, size: int, options: argparse.Namespace) -> dict[str, float]:
+def measure(
+    channels: int, size: int, options: argparse.Namespace, other: DeepSparse | None
+) -> dict[str, float]:
     """Microseconds per layer of every engine, and of ours at every sparsity."""
     import numpy as np
 
     rng = np.random.default_rng(options.seed)
     chains = {s: weights(rng, channels, s, options.structure, options.basis) for s in SPARSITIES}
+    clock = time.process_time if options.threads == 1 else time.perf_counter
     x = rng.normal(size=(1, size, size, channels)).astype("float32")
-    runs: dict[tuple[str, int], Run] = {}
+
+    def timed(run: Run) -> Callable[[], float]:
+        def seconds() -> float:
+            start = clock()
+            run(x)
+            return clock() - start
+
+        return seconds
+
+    runs: dict[tuple[str, int], Callable[[], float]] = {}
     for length in (SHORT, LONG):
         for name, run in engines(chains[SPARSITIES[0]][:length], size, options).items():
-            runs[name, length] = run
+            runs[name, length] = timed(run)
         for sparsity, chain in chains.items():
             ours, twin = sparse(chain[:length]), dense(chain[:length])
             expected = twin(x)
             assert np.abs(ours(x) - expected).max() <= 1e-4 * np.abs(expected).max()
-            runs[f"{sparsity:.0%}", length] = ours
-    clock = time.process_time if options.threads == 1 else time.perf_counter
+            runs[f"{sparsity:.0%}", length] = timed(ours)
+            if other:
+                spatial = weights(rng, channels, sparsity, options.structure, "spatial")
+                name, kind = f"DeepSparse {sparsity:.0%}", "cpu" if options.threads == 1 else "wall"
+                runs[name, length] = other.timed(spatial[:length], size, x, kind)
     times: dict[tuple[str, int], list[float]] = {key: [] for key in runs}
     for number in range(options.rounds + 3):
-        for key, run in runs.items():
-            start = clock()
-            run(x)
+        for key, seconds in runs.items():
+            passed = seconds()
             if number >= 3:
-                times[key].append(clock() - start)
+                times[key].append(passed)
     names = dict.fromkeys(name for name, _ in runs)
     return {
         name: 1e6
@@ -199,6 +251,7 @@ def main(arguments: list[str] | None = None) -> None:
     add("--threads", type=int, default=1)
     add("--rounds", type=int, default=60)
     add("--seed", type=int, default=0)
+    add("--deepsparse", metavar="PYTHON", help="one that has deepsparse 1.8, as another engine")
     options = parser.parse_args(arguments)
     for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = str(options.threads)
@@ -208,10 +261,11 @@ def main(arguments: list[str] | None = None) -> None:
 
     from tfprune import ops
 
+    other = DeepSparse(options.deepsparse, options.threads) if options.deepsparse else None
     rows = {}
     for layer in tqdm(options.layers):
         channels, size = map(int, layer.split("x"))
-        rows[layer] = measure(channels, size, options)
+        rows[layer] = measure(channels, size, options, other)
     print(f"{hardware()}, kernel '{ops.kernels()[0]}', {time.strftime('%Y-%m-%d')}")
     print(
         f"{options.threads} thread(s), {options.structure}, {options.basis}, batch 1; microseconds,"
