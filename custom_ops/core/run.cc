@@ -1,5 +1,6 @@
 // Runs a packing on an image: checks, scratch memory, threads.
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <new>
@@ -50,6 +51,26 @@ void part(void* context, int64_t index) {
   work->packed->kernel->run(&plan, &work->call, {begin, end}, scratch);
 }
 
+// Fused multiply-adds of a vector of output pixels, with what filling its panel takes.
+int64_t cost_of_vector(const tfp_packed& packed) {
+  const tfp_conv& c = packed.plan.conv;
+  return static_cast<int64_t>(packed.value.size()) +
+         c.in_channels * (3 * c.kernel_h * c.kernel_w + 2) + 2 * c.out_channels;
+}
+
+// Vectors of pixels that a thread takes at a time: all where there is too little to share, else
+// whole tiles, several for each thread, as one that sleeps comes late.
+int64_t vectors_at_a_time(const tfp_packed& packed, int64_t vectors, int32_t threads) {
+  constexpr int64_t kWorthAThread = 50000, kPartsOfAThread = 4;
+  const int64_t cost = cost_of_vector(packed);
+  int64_t parts = cost > kWorthAThread ? vectors : vectors * cost / kWorthAThread + 1;
+  parts = std::min(parts, kPartsOfAThread * threads);
+  const int64_t tile = packed.plan.vectors, tiles = (vectors + tile - 1) / tile;
+  if (threads < 2 || parts < 2) return vectors;
+  if (tiles < threads) return (vectors + parts - 1) / parts;
+  return (tiles + parts - 1) / parts * tile;
+}
+
 }  // namespace
 
 extern "C" tfp_status tfp_run(const tfp_packed* packed, int64_t batch, int64_t h, int64_t w,
@@ -68,8 +89,7 @@ extern "C" tfp_status tfp_run(const tfp_packed* packed, int64_t batch, int64_t h
   if (x == nullptr || y == nullptr)
     return fail(TFP_INVALID, "x and y must be given. Received: null.");
   const int64_t lanes = packed->kernel->lanes, vectors = (work.pixels + lanes - 1) / lanes;
-  const int64_t parts = vectors < threads ? vectors : threads;
-  work.step = (vectors + parts - 1) / parts * lanes;
+  work.step = vectors_at_a_time(*packed, vectors, threads) * lanes;
   tfprune::parallel((work.pixels + work.step - 1) / work.step, threads, part, &work);
   if (work.starved.load()) return fail(TFP_NO_MEMORY, "There is not enough memory to work in.");
   return TFP_OK;

@@ -35,7 +35,7 @@ class Pool {
       job_ = job;
       seats_ = std::min(helpers, workers_);
     }
-    wake_.notify_all();
+    for (int32_t i = 0; i < helpers; ++i) wake_.notify_one();
     job->work();
     std::unique_lock<std::mutex> lock(mutex_);
     job_ = nullptr;  // who has not started yet need not

@@ -60,6 +60,23 @@ def test_a_map_of_many_tiles_and_bands(kernel):
     close(run(x, weights, threads=2), ops.reference_conv2d(x, weights))
 
 
+@pytest.mark.parametrize(
+    ("spec", "size"),
+    [
+        (ConvSpec(256, 256, **SAME), (1, 7, 7)),  # fewer tiles than threads
+        (ConvSpec(128, 96, **SAME), (3, 14, 13)),
+        (ConvSpec(64, 64, strides=(2, 2), padding=(1, 1, 1, 1), basis="dct"), (1, 33, 47)),
+        (ConvSpec(128, 128, groups=2), (2, 19, 9)),
+    ],
+)
+def test_what_threads_share_is_put_together(kernel, spec, size):
+    weights = draw_weights(spec, 0.1, True, 0)
+    x = np.random.default_rng(0).normal(size=(*size, spec.in_channels)).astype("float32")
+    expected = ops.reference_conv2d(x, weights)
+    for threads in (1, 2):
+        close(run(x, weights, threads), expected)
+
+
 def test_values_that_are_not_finite_stay_where_they_are_read(kernel):
     weights = draw_weights(ConvSpec(4, 6, **SAME, activation="relu"), 1.0, True, 0)
     for value in (np.nan, np.inf, -np.inf):
