@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from surgery import data, fit, mask_of, states
 
 import tfprune
-from tfprune import bands
+from tfprune import bands, dct_macs
 from tfprune.method import LayerTensors, WeightSpec
 from tfprune.thresholds import HIGH, LOW
 from tfprune.training import pruned_layers
@@ -171,6 +171,8 @@ def test_one_c_for_all_layers_in_a_network_target():
     kept = np.concatenate([d[m] for d, m in zip(deviations, masks, strict=True)])
     gone = np.concatenate([d[~m] for d, m in zip(deviations, masks, strict=True)])
     assert kept.min() >= gone.max() - 1e-5
+    half = method.update_network(layers, [tensor(np.float32(0.375))] * 2, flags)
+    assert sum(to_numpy(m["kernel"]).sum() for m, _ in half) == round((288 + 1600) * (1 - 0.375))
     none = method.update_network(layers, [tensor(np.float32(0.75))] * 2, [tensor(False)] * 2)
     assert all(to_numpy(m["kernel"]).all() for m, _ in none)
 
@@ -322,6 +324,22 @@ def test_a_budget_of_multiply_adds_counts_the_dct():
     assert c.macs_kept == c.macs == c.kernel_parameters, "its DCT costs more than the dense layer"
     with pytest.raises(ValueError, match="target_speedup` must be below"):
         tfprune.prune(model, tfprune.FrequencyDomain(target_speedup=1000.0))
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "channel"),
+    [
+        ((3, 3, 4, 8), AXES, (slice(None), slice(None), 1)),
+        ((3, 3, 8, 4), ("kh", "kw", "cout", "cin"), (slice(None), slice(None), 1)),
+    ],
+)
+def test_only_channels_that_an_entry_is_left_of_are_transformed(shape, axes, channel):
+    """Input channels, or output channels of a transposed convolution."""
+    spec = WeightSpec("kernel", shape, axes)
+    stored = np.ones(shape)
+    stored[channel] = 0
+    one = tfprune.transforms.transform_macs(spec)
+    assert dct_macs.per_use(spec, stored) == (shape[2] - 1) * one > 0
 
 
 # -- maps in front of dense layers
