@@ -346,7 +346,7 @@ EXPERIMENTS = {
             name="sensitivity-resnet20",
             title="Sensitivity-driven regularisation on the same net and sparsity",
             paper={},
-            method=_stages(tfprune.SensitivityDriven(target_sparsity=1 - 1 / 5.45)),
+            method=_stages(tfprune.SensitivityDriven(target_sparsity=1 - 1 / 5.45, every=4)),
         ),
         _resnet20(
             name="magnitude-resnet20",
