@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -261,7 +260,7 @@ def _sparsest(spec: ConvSpec, kernel: np.ndarray, bias: np.ndarray) -> SparseWei
 
 
 def _milliseconds(layers: list[keras.Layer], sizes: tuple[int, ...]) -> list[float]:
-    """Median time of a call of each on one example, by turns."""
+    """Least time of a call of each on one example, by turns; other work disturbs it little."""
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
@@ -276,7 +275,7 @@ def _milliseconds(layers: list[keras.Layer], sizes: tuple[int, ...]) -> list[flo
             start = time.perf_counter()
             graph(inputs)
             found.append((time.perf_counter() - start) / CALLS * 1e3)
-    return [statistics.median(found) for found in times]
+    return [min(found) for found in times]
 
 
 def _calling(layer: keras.Layer) -> Any:

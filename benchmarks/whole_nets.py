@@ -1,0 +1,213 @@
+"""Whole networks at 90 % sparsity, end to end, against dense engines and DeepSparse.
+
+`python benchmarks/whole_nets.py [--nets vgg16 resnet50] [--model pruned.keras] [--threads 2]`
+
+Masks are random, of DCT coefficients for ours and of weights for DeepSparse, in all convolutions
+and dense layers but the first and the last; `--model` takes a net with masks from training instead.
+TensorFlow runs a frozen graph, whose normalizations it folds. Engines take turns in one process;
+with one thread the clock is CPU time. ONNX Runtime and DeepSparse need tf2onnx, and the latter a
+Python of its own (`--deepsparse`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+NETS = ("resnet20", "vgg16-32", "vgg16", "resnet50")
+
+
+def build(name: str) -> Any:
+    """A fresh Keras model with random weights."""
+    import keras
+    import nets
+
+    keras.utils.set_random_seed(0)
+    if name == "resnet20":
+        return nets.resnet20()
+    if name == "vgg16-32":
+        return nets.vgg(width=64)
+    applications = {"vgg16": keras.applications.VGG16, "resnet50": keras.applications.ResNet50}
+    return applications[name](weights=None, classifier_activation=None)
+
+
+def with_zeros(model: Any, sparsity: float, dct: bool) -> Any:
+    """Random masks, on DCT coefficients or weights, scaled to keep the size of the signal."""
+    import keras
+    import numpy as np
+
+    from tfprune.transforms import dct_matrix
+
+    rng = np.random.default_rng(0)
+    kinds = (keras.layers.Conv2D, keras.layers.Dense)
+    layers = [layer for layer in model.layers if isinstance(layer, kinds)]
+    for layer in layers[1:-1]:
+        shape = layer.kernel.shape
+        fan_in = np.prod(shape[:-1])
+        kernel = rng.normal(size=shape) * (rng.random(shape) >= sparsity)
+        kernel *= (2 / (fan_in * (1 - sparsity))) ** 0.5
+        if dct and len(shape) == 4:
+            vertical, horizontal = (np.asarray(dct_matrix(n)) for n in shape[:2])
+            kernel = np.einsum("up,vq,uvio->pqio", vertical, horizontal, kernel)
+        layer.kernel.assign(kernel)
+    return model
+
+
+def graph_of(model: Any) -> Any:
+    """The model as a function of constants, of one example."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2,
+    )
+
+    spec = tf.TensorSpec((1, *model.inputs[0].shape[1:]), tf.float32, name="x")
+    traced = tf.function(lambda x: model(x, training=False)).get_concrete_function(spec)
+    return convert_variables_to_constants_v2(traced)
+
+
+def frozen(model: Any) -> Callable[[Any], Any]:
+    """TensorFlow on a graph of constants."""
+    import tensorflow as tf
+
+    graph = graph_of(model)
+    return lambda x: graph(tf.constant(x))[0].numpy()
+
+
+def litert(model: Any, threads: int) -> Callable[[Any], Any]:
+    """LiteRT with XNNPACK."""
+    import tfprune
+    from tfprune.export.runtime import Runner
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.tflite"
+        tfprune.export_tflite(model, path)
+        runner = Runner(path.read_bytes(), threads=threads)
+    (name,) = runner.inputs
+    return lambda x: next(iter(runner({name: x}).values()))
+
+
+def onnx_file(model: Any, path: Path) -> Path:
+    """The model in ONNX, its input [1, channels, height, width]."""
+    import tf2onnx
+
+    graph = graph_of(model)
+    tf2onnx.convert.from_graph_def(
+        graph.graph.as_graph_def(),
+        input_names=[graph.inputs[0].name],
+        output_names=[graph.outputs[0].name],
+        inputs_as_nchw=[graph.inputs[0].name],
+        opset=13,
+        output_path=str(path),
+    )
+    return path
+
+
+def onnxruntime(path: Path, threads: int) -> Callable[[Any], Any]:
+    """ONNX Runtime on a file."""
+    import onnxruntime as library
+
+    options = library.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = library.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    return lambda x: session.run(None, {given.name: x.transpose(0, 3, 1, 2).copy()})[0]
+
+
+def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
+    """Milliseconds of each engine."""
+    import keras
+    import numpy as np
+    from conv_speed import DeepSparse
+
+    import tfprune
+
+    if name.endswith(".keras"):
+        import nets  # noqa: F401  (its layers must be known)
+
+        model = keras.models.load_model(name, compile=False)
+        model = tfprune.strip(model) if tfprune.is_pruned(model) else model
+        spatial = None
+    else:
+        model = with_zeros(build(name), options.sparsity, dct=True)
+        spatial = with_zeros(build(name), options.sparsity, dct=False)
+    fast = tfprune.compact(model)
+    for choice in tfprune.compaction(fast):
+        print(f"  {choice.name}: {choice.form}, {choice.basis}, density {choice.density:.3f}")
+    x = np.random.default_rng(1).normal(size=(1, *model.inputs[0].shape[1:])).astype("float32")
+    runs = {
+        "TensorFlow": frozen(model),
+        "LiteRT": litert(model, options.threads),
+        "tfprune": frozen(fast),
+    }
+    clock = time.process_time if options.threads == 1 else time.perf_counter
+    timed: dict[str, Callable[[], float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        if importlib.util.find_spec("tf2onnx"):
+            path = onnx_file(model, Path(folder) / "net.onnx")
+            runs["ONNX Runtime"] = onnxruntime(path, options.threads)
+        if options.deepsparse and spatial is not None:
+            worker = DeepSparse(options.deepsparse, options.threads)
+            path = onnx_file(spatial, Path(folder) / "spatial.onnx")
+            number = worker.ask(load=str(path), threads=options.threads)["number"]
+            kind = "cpu" if options.threads == 1 else "wall"
+            timed["DeepSparse"] = lambda: worker.ask(run=number)[kind]
+    expected = runs["TensorFlow"](x)
+    for engine, run in runs.items():
+        error = np.abs(run(x) - expected).max() / np.abs(expected).max()
+        assert error < 1e-3, (engine, error)
+
+        def seconds(run: Callable[[Any], Any] = run) -> float:
+            start = clock()
+            run(x)
+            return clock() - start
+
+        timed[engine] = seconds
+    found: dict[str, list[float]] = {engine: [] for engine in timed}
+    for turn in range(options.rounds + 3):
+        for engine, one in timed.items():
+            passed = one()
+            if turn >= 3:
+                found[engine].append(1e3 * passed)
+    return {engine: statistics.median(values) for engine, values in found.items()}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--nets", nargs="*", default=NETS, choices=NETS)
+    add("--model", action="append", default=[], help="a .keras file with masks from training")
+    add("--sparsity", type=float, default=0.9)
+    add("--threads", type=int, default=1)
+    add("--rounds", type=int, default=30)
+    add("--deepsparse", metavar="PYTHON", help="one that has deepsparse 1.8")
+    options = parser.parse_args(arguments)
+    for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
+        os.environ[name] = str(options.threads)
+    os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+    from papers import hardware
+
+    rows = {}
+    for name in [*options.model, *options.nets]:
+        print(name)
+        rows[name] = measure(name, options)
+    print(f"{hardware()}, {options.threads} thread(s), batch 1, {options.sparsity:.0%} sparse; ms")
+    engines = list(dict.fromkeys(engine for row in rows.values() for engine in row))
+    print(f"| net | {' | '.join(engines)} |\n|---|{'---|' * len(engines)}")
+    for name, row in rows.items():
+        cells = [f"{row[e]:.2f}" if e in row else "" for e in engines]
+        print(f"| {Path(name).stem} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
