@@ -64,7 +64,7 @@ def run(
         pruned, experiment.pruning, seed + 1, fit_pair, folder / f"offset{offset:+g}", watch
     )
     counts = measure(pruned)
-    pairs = report(pruned).connections.values()
+    pairs = report(pruned).connections.values() if prunes_connections(pruned) else ()
     row = {
         "seed": seed,
         "offset": offset,
@@ -83,6 +83,12 @@ def run(
     pruned.save(folder / f"offset{offset:+g}.keras")
     write_json(result, row)
     return row
+
+
+def prunes_connections(model: keras.Model) -> bool:
+    """Whether synaptic strength prunes it: with others a connection is gone by chance."""
+    found = [layer.prune_state.method for _, layer in tfprune.training.pruned_layers(model)]
+    return any(isinstance(method, tfprune.SynapticStrength) for method in found)
 
 
 def _net(experiment: Experiment, decay: float, precision: str) -> keras.Model:
