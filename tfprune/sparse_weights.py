@@ -24,6 +24,7 @@ CONV_AT = _HEAD.size  # and before the convolution,
 COUNTS_AT = CONV_AT + _CONV.size  # the numbers of values and of biases,
 ARRAYS_AT = COUNTS_AT + _COUNTS.size  # and the arrays
 MOST_KERNEL = 11
+DENSE_FROM = 0.4  # from this density on a dense convolution is about as fast
 
 
 @dataclasses.dataclass(frozen=True)

@@ -161,16 +161,25 @@ def test_gradient_against_finite_differences():
 def test_pack_and_convolve(strides, padding):
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(3, 4, 6, 5)).astype("float32")
-    mask = rng.random(kernel.shape) < 0.4
+    mask = rng.random(kernel.shape) < 0.3
+
+    def convolved(packed, form):
+        return ops.sparse_frequency_conv2d(
+            X, packed, strides, padding, activation="relu", form=form
+        )
+
     packed = ops.pack(kernel, mask, basis="spatial", bias=np.arange(5.0))
-    y = ops.sparse_frequency_conv2d(X, packed, strides, padding, activation="relu")
+    y = convolved(packed, "sparse")
     pads = padding if isinstance(padding, tuple) else (0, 0, 0, 0)
     x = np.pad(X, ((0, 0), pads[:2], pads[2:], (0, 0)))
     word = padding.upper() if isinstance(padding, str) else "VALID"
     expected = tf.nn.relu(tf.nn.conv2d(x, kernel * mask, strides, word) + np.arange(5.0, dtype="f"))
     close(y, expected)
-    again = ops.sparse_frequency_conv2d(X, packed, strides, padding, activation="relu")
-    np.testing.assert_array_equal(y, again)
+    close(convolved(packed, "dense"), expected)
+    np.testing.assert_array_equal(y, convolved(packed, "auto"))
+    with pytest.warns(UserWarning, match="a dense convolution is as fast"):
+        full = ops.pack(kernel, basis="spatial")
+    np.testing.assert_array_equal(convolved(full, "auto"), convolved(full, "dense"))
 
 
 def test_pack_refuses_what_does_not_fit():
@@ -178,8 +187,10 @@ def test_pack_refuses_what_does_not_fit():
         ops.pack(np.ones((3, 3, 2, 2)), np.ones((3, 3)))
     with pytest.raises(ValueError, match=r"must be \[kh, kw, cin, cout\]"):
         ops.pack(np.ones((3, 3)))
-    with pytest.raises(ValueError, match="`padding` must be"):
-        ops.sparse_frequency_conv2d(X, ops.pack(np.ones((3, 3, 6, 2))), padding="full")
+    packed = ops.pack(np.eye(9).reshape((3, 3, 9, 1)))
+    for wrong in ({"padding": "full"}, {"form": "fast"}):
+        with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must be"):
+            ops.sparse_frequency_conv2d(X, packed, **wrong)
 
 
 def test_mirrored_strategy():

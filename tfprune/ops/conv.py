@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import warnings
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,11 @@ import tensorflow as tf
 
 from tfprune.ops.library import native
 from tfprune.ops.unpacking import unpack
-from tfprune.sparse_weights import ACTIVATIONS, BASES, ConvSpec, SparseWeights
+from tfprune.sparse_weights import ACTIVATIONS, BASES, DENSE_FROM, ConvSpec, SparseWeights
 from tfprune.transforms import dct_matrix
 
 Tensor = Any
+FORMS = ("auto", "sparse", "dense")
 
 
 def sparse_conv2d(
@@ -113,6 +116,9 @@ def pack(
 
     Raises:
         ValueError: if shapes or words do not fit.
+
+    Warns:
+        UserWarning: if they are so dense that a dense convolution is as fast.
     """
     weights = np.asarray(weights, np.float32)
     if weights.ndim != 4:
@@ -123,7 +129,14 @@ def pack(
         weights = np.where(np.asarray(mask, bool), weights, 0)
     kernel, (cin, cout) = (weights.shape[0], weights.shape[1]), weights.shape[2:]
     spec = ConvSpec(cin * groups, cout, kernel, groups=groups, basis=basis)
-    return SparseWeights.from_dense(weights, spec, bias)
+    packed = SparseWeights.from_dense(weights, spec, bias)
+    if packed.density >= DENSE_FROM:
+        warnings.warn(
+            f"The density of these weights is {packed.density:.2f}; from about {DENSE_FROM} on a "
+            'dense convolution is as fast, which form="auto" takes.',
+            stacklevel=2,
+        )
+    return packed
 
 
 def sparse_frequency_conv2d(
@@ -134,6 +147,7 @@ def sparse_frequency_conv2d(
     dilations: int | tuple[int, int] = 1,
     activation: str = "linear",
     threads: int = 0,
+    form: str = "auto",
 ) -> Tensor:
     """Convolve with what `pack` made; the kernels' form of it is made once and kept.
 
@@ -144,6 +158,8 @@ def sparse_frequency_conv2d(
         padding: "same", "valid", or zeros (top, bottom, left, right).
         activation: "linear", "relu" or "relu6".
         threads: at most so many; 0: as many as TensorFlow uses within an op.
+        form: "sparse", "dense" (TensorFlow's convolution with the folded kernel), or "auto": by the
+            density of the weights.
 
     Raises:
         ValueError: for words and numbers out of range.
@@ -153,6 +169,8 @@ def sparse_frequency_conv2d(
         raise ValueError(
             f'`padding` must be "same", "valid" or four numbers. Received: {padding!r}.'
         )
+    if form not in FORMS:
+        raise ValueError(f"`form` must be one of {', '.join(FORMS)}. Received: {form!r}.")
     spec = dataclasses.replace(
         packed.spec,
         strides=_pair(strides),
@@ -166,20 +184,25 @@ def sparse_frequency_conv2d(
             spec = dataclasses.replace(spec, padding=same_padding(spec))
         else:
             x = pad_same(x, spec)
-    return packed_conv2d(x, _bytes(packed, spec), spec, threads)
+    if form == "dense" or (form == "auto" and packed.density >= DENSE_FROM):
+        x, given = _float32(x)
+        kernel = _kept(packed, "kernel", packed.kernel)
+        y = _convolved(x, tf.constant(kernel), tf.constant(packed.bias), spec)
+        return tf.cast(_shaped(y, x, spec), given)
+    whole = dataclasses.replace(packed, spec=spec)
+    data = _kept(packed, spec, lambda: np.frombuffer(whole.to_bytes(), np.uint8))
+    return packed_conv2d(x, data, spec, threads)
 
 
-_KEPT: weakref.WeakKeyDictionary[SparseWeights, dict[ConvSpec, np.ndarray]] = (
-    weakref.WeakKeyDictionary()
-)
+_KEPT: weakref.WeakKeyDictionary[SparseWeights, dict[Any, np.ndarray]] = weakref.WeakKeyDictionary()
 
 
-def _bytes(packed: SparseWeights, spec: ConvSpec) -> np.ndarray:
+def _kept(packed: SparseWeights, key: Any, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """What was made of these weights before, or is made now."""
     found = _KEPT.setdefault(packed, {})
-    if spec not in found:
-        whole = dataclasses.replace(packed, spec=spec)
-        found[spec] = np.frombuffer(whole.to_bytes(), np.uint8)
-    return found[spec]
+    if key not in found:
+        found[key] = make()
+    return found[key]
 
 
 def _pair(number: int | tuple[int, int]) -> tuple[int, int]:
@@ -219,11 +242,15 @@ def _float32(x: Tensor) -> tuple[Tensor, Any]:
 
 def _dense(x: Tensor, arrays: list[Tensor], spec: ConvSpec) -> Tensor:
     values, columns, row_splits, bias = arrays
+    return _convolved(x, _fold(values, columns, row_splits, spec), bias, spec)
+
+
+def _convolved(x: Tensor, kernel: Tensor, bias: Tensor, spec: ConvSpec) -> Tensor:
+    """TensorFlow's convolution with a spatial kernel, its bias and its activation."""
     if x.shape.rank == 4 and None not in x.shape[1:3]:
         size = spec.output_size(x.shape[1], x.shape[2])
         if 0 in size or x.shape[0] == 0:  # which TensorFlow's convolution gets wrong
             return tf.zeros((tf.shape(x)[0], *size, spec.out_channels))
-    kernel = _fold(values, columns, row_splits, spec)
     vertical, horizontal = spec.padding[:2], spec.padding[2:]
     x = tf.pad(x, [(0, 0), vertical, horizontal, (0, 0)])
     dilations = spec.dilations

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.sparse_weights import MOST_KERNEL, STORAGE, ConvSpec, SparseWeights
+from tfprune.sparse_weights import DENSE_FROM, MOST_KERNEL, STORAGE, ConvSpec, SparseWeights
 from tfprune.training import _keras
 from tfprune.training.copying import (
     clone_layer,
@@ -26,7 +26,6 @@ from tfprune.training.sparse_layers import SparseConv
 from tfprune.transforms import dct_matrix
 
 CHOICES = ("measured", "modelled", "always")
-DENSE_FROM = 0.4  # modelled: from this density on a dense kernel is as fast
 ROUNDING = 1e-6  # coefficients below this fraction of the largest are zeros that were rounded
 CALLS, ROUNDS = 16, 11  # calls in one graph, which dilute what the call of a graph costs
 _FOUND = "_tfprune_compaction"
