@@ -171,8 +171,8 @@ def _stages(method: tfprune.Method) -> Callable[[float], Any]:
     return lambda offset: {"stage": method}
 
 
-def _chargru(optimizer: str, rate: float, lam: float, largest: float) -> Experiment:
-    """Dense for 20 epochs; 28 epochs with lam and a growing T, then 12 of fine-tuning."""
+def _chargru(optimizer: str, rate: float) -> Experiment:
+    """Dense for 20 epochs; 30 epochs with lam and a growing T for 20 of them, then fine-tuning."""
     epoch = 245
     dense = Training(steps=20 * epoch, batch=64, rate=rate, optimizer=optimizer)
     return Experiment(
@@ -182,10 +182,12 @@ def _chargru(optimizer: str, rate: float, lam: float, largest: float) -> Experim
         net=nets.chargru,
         decay=0.0,
         dense=dense,
-        pruning=dataclasses.replace(dense, steps=40 * epoch, hold=28 * epoch),
-        method=_sensitivity(lam=lam, largest=largest),
-        schedule=tfprune.SensitivitySchedule(begin_step=0, end_step=28 * epoch, frequency=epoch),
-        offsets=(-1.0, 0.0, 1.0),
+        pruning=dataclasses.replace(dense, steps=30 * epoch, hold=20 * epoch),
+        method=lambda offset: tfprune.SensitivityDriven(
+            lam=3e-4, target_sparsity=0.82 + offset, every=4
+        ),
+        schedule=tfprune.SensitivitySchedule(begin_step=0, end_step=20 * epoch, frequency=epoch),
+        offsets=(-0.1, 0.0, 0.08),
         paper={},
     )
 
@@ -310,9 +312,9 @@ EXPERIMENTS = {
             paper={"dense_error": 0.68, "test_error": 0.8, "compression": 51.07},
             pruning_decay=0.0,
         ),
-        _chargru("SGD", rate=1.0, lam=3e-4, largest=0.1),
-        _chargru("Adam", rate=2e-3, lam=3e-4, largest=0.1),
-        _chargru("AdamW", rate=2e-3, lam=3e-4, largest=0.1),
+        _chargru("SGD", rate=1.0),
+        _chargru("Adam", rate=2e-3),
+        _chargru("AdamW", rate=2e-3),
         _resnet20(
             name="fdnp-resnet20",
             title="Frequency-domain dynamic pruning, ResNet-20, CIFAR-10",
