@@ -81,18 +81,6 @@ def _frequency(c: dict[str, float], lam: dict[str, float] | None = None) -> Call
     return method
 
 
-def _sparsities(targets: dict[str, float]) -> Callable[[float], Any]:
-    """The frequency domain in target mode, {layer: sparsity}; the offset scales the densities."""
-
-    def method(offset: float) -> dict[str, tfprune.Method]:
-        return {
-            name: tfprune.FrequencyDomain(target_sparsity=1 - (1 - value) * 2**-offset)
-            for name, value in targets.items()
-        }
-
-    return method
-
-
 def _compression(**settings: Any) -> Callable[[float], Any]:
     """The convolutions between stem and head; the offset adds to the compression asked for."""
 
@@ -282,10 +270,12 @@ EXPERIMENTS = {
         ),
         _lenet5(
             name="fdnp-lenet5-scratch",
-            title="FDNP from scratch, a sparsity asked for of each layer, LeNet-5, MNIST",
-            method=_sparsities({"conv1": 0.85, "conv2": 0.962, "fc1": 0.9947, "fc2": 0.975}),
-            pruning=dataclasses.replace(_LENET5_PRUNING, steps=25000, rate=0.015, warmup=1000),
-            schedule=tfprune.FrequencySchedule(begin_step=0, end_step=21000, frequency=10),
+            title="FDNP from scratch in one run, pruned from step 4,000 on, LeNet-5, MNIST",
+            method=_frequency({"conv1": 1.3, "conv2": 4.9, "fc1": 6.8, "fc2": 3.3}),
+            pruning=dataclasses.replace(_LENET5_PRUNING, steps=25000, warmup=500),
+            schedule=tfprune.FrequencySchedule(
+                gamma=1e-4, power=1.0, begin_step=4000, end_step=21000
+            ),
             offsets=(0.0,),
             paper={},
             scratch=True,
