@@ -1,18 +1,24 @@
 """Targets: each turns a view of a Keras model into the bytes of a `.tflite` file."""
 
 import contextlib
+import dataclasses
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import keras
+
+from tfprune.export import forms, sparse_file, sparse_mode
+from tfprune.export.forms import LayerForm
 from tfprune.export.result import ExportError
 from tfprune.export.runtime import Row
-from tfprune.export.storage import Storage
+from tfprune.export.storage import STORAGES, VALUES, Storage
 from tfprune.export.view import View
 
-Target = Callable[[View, Storage, list[Row]], bytes]
+Build = Callable[[View, Storage, list[Row]], bytes]
+Prepare = Callable[[keras.Model, str], tuple[keras.Model, tuple[LayerForm, ...]]]
 
 _SIGNATURE = "serving_default"
 
@@ -25,7 +31,48 @@ def dense(view: View, storage: Storage, calibration: list[Row]) -> bytes:
         return _convert(folder, storage, calibration)
 
 
-TARGETS: dict[str, Target] = {"dense": dense}
+def smallest(view: View, storage: Storage, calibration: list[Row]) -> bytes:
+    """Convert, then store the weights as compressed rows.
+
+    Raises:
+        ExportError: where a phone's runtime would compute the sparse graph wrongly.
+    """
+    data = sparse_file.store(dense(view, STORAGES["float32"], []), storage.name)
+    found = sparse_mode.entries(data)
+    if found:
+        raise ExportError(
+            f"With sparse weights, phones would compute this model wrongly: {found[0]} opens "
+            "XNNPACK's sparse mode, which the layers behind it do not fit. Use target='dense', or "
+            'give that convolution another stride, another padding (padding="same" on even '
+            "sizes), or a fourth input channel."
+        )
+    return data
+
+
+def _as_it_is(model: keras.Model, storage: str) -> tuple[keras.Model, tuple[LayerForm, ...]]:
+    return model, ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A kind of file.
+
+    Attributes:
+        build: makes its bytes of a view of what `prepare` made of the model.
+        prepare: puts layers in other forms, and says which.
+        storages: that it knows.
+    """
+
+    name: str
+    build: Build
+    prepare: Prepare = _as_it_is
+    storages: Mapping[str, Storage] = dataclasses.field(default_factory=lambda: STORAGES)
+
+
+TARGETS = {
+    target.name: target
+    for target in (Target("dense", dense), Target("smallest", smallest, forms.smallest, VALUES))
+}
 
 
 def find_target(name: object) -> Target:

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from tfprune.export.forms import LayerForm
+
 
 class ExportError(RuntimeError):
     """The model can't be converted, or the converted file disagrees with it. No file is left."""
@@ -15,6 +17,7 @@ class ExportResult:
     Errors are relative per output, largest output reported: `max|d| / max|ref|` and
     `norm(d) / norm(ref)` over all compared samples, d being file minus Keras. `agreement` is the
     fraction of samples with the same argmax, over outputs of shape [n, classes]; None without one.
+    `layers`: the forms of layers, where the target chooses them.
     """
 
     path: str
@@ -33,6 +36,7 @@ class ExportResult:
     outputs: tuple[str, ...]
     ops: dict[str, int]
     notes: tuple[str, ...] = ()
+    layers: tuple[LayerForm, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `json.dumps` takes."""
@@ -52,5 +56,10 @@ class ExportResult:
             f"  checked  {self.samples_checked} samples ({self.data_source}), "
             f"{self.reference_samples_checked} of them on the reference kernels too",
             f"  ops      {ops}",
+        ]
+        lines += [
+            f"  layer    {x.name}: {x.form}, density {x.density:.4f}, {x.dense_bytes:,} -> "
+            f"{x.stored_bytes:,} bytes"
+            for x in self.layers
         ]
         return "\n".join(lines + [f"  note     {note}" for note in self.notes])

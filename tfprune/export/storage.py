@@ -4,6 +4,7 @@ import dataclasses
 import math
 import numbers
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,20 @@ STORAGES = {
 }
 
 
-def find_storage(name: object, tolerance: object) -> Storage:
+# Of values alone: all compute in float32, and no activation has a range to calibrate.
+VALUES = {
+    name: dataclasses.replace(STORAGES[name], calibrated=False)
+    for name in ("float32", "float16", "int8")
+}
+
+
+def find_storage(
+    name: object, tolerance: object, known: Mapping[str, Storage] = STORAGES
+) -> Storage:
     """Return the storage of that name, its `max_error` replaced by `tolerance` if that is given."""
-    storage = STORAGES.get(name) if isinstance(name, str) else None
+    storage = known.get(name) if isinstance(name, str) else None
     if storage is None:
-        raise ValueError(f"`storage` must be one of {tuple(STORAGES)}. Received: {name!r}.")
+        raise ValueError(f"`storage` must be one of {tuple(known)}. Received: {name!r}.")
     if tolerance is None:
         return storage
     if isinstance(tolerance, bool) or not isinstance(tolerance, numbers.Real):

@@ -1,14 +1,16 @@
 """`export_tflite`: the door of this package."""
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from tfprune.export.convert import Target, check_calibration, find_target, op_counts
+from tfprune.export.convert import Build, check_calibration, find_target, op_counts
 from tfprune.export.data import OPEN_DIMENSION, random_rows, read_rows, take_dtypes
 from tfprune.export.files import gzip_size, write_atomically
+from tfprune.export.forms import LayerForm
 from tfprune.export.precision import float32_compute
 from tfprune.export.result import ExportError, ExportResult
 from tfprune.export.runtime import Row, Runner
@@ -35,18 +37,26 @@ def export_tflite(
     """Write `model` as a `.tflite` file that was loaded and agrees with it; pruned models are
     stripped first.
 
-    target: "dense". storage: "float32", "float16" (weights), "int8" (weights and activations;
-    inputs and outputs stay as in the model), "int8_dynamic" (weights). `representative_data`,
-    needed by "int8", sets the activation ranges (first 500 samples); `samples` are compared, else
-    the first 64 of `representative_data`, else 8 random inputs from `seed`. Both take an array
-    [n, ...], a tf.data.Dataset (also of (x, y)), an iterable of batches, or nested arrays for
-    several inputs. `tolerance` replaces the limit on max|d|/max|ref| of the storage.
+    target: "dense" runs everywhere; "smallest" keeps what is sparse as compressed rows, of DCT
+    coefficients where these are fewer, for a small file that computes at the speed of a dense one
+    or somewhat slower.
+
+    storage: "float32", "float16" (weights), "int8" (weights and activations; inputs and outputs
+    stay as in the model), "int8_dynamic" (weights); with "smallest" "float32", "float16" or "int8",
+    of the weights alone.
+
+    `representative_data`, needed by "int8" of a dense file, sets the activation ranges (first 500
+    samples); `samples` are compared, else the first 64 of `representative_data`, else 8 random
+    inputs from `seed`. Both take an array [n, ...], a tf.data.Dataset (also of (x, y)), an iterable
+    of batches, or nested arrays for several inputs. `tolerance` replaces the limit on
+    max|d|/max|ref| of the storage.
 
     Raises ValueError or TypeError for bad arguments, ExportError for a model that can't be
     converted or a file that disagrees with Keras. Then nothing is written and an older file at
     `path` stays as it is.
     """
-    build, stored = find_target(target), find_storage(storage, tolerance)
+    kind = find_target(target)
+    stored = find_storage(storage, tolerance, kind.storages)
     place = check_path(path)
     _check_model(model)
     if stored.calibrated and representative_data is None:
@@ -58,12 +68,14 @@ def export_tflite(
     plain = _plain(model)
     view, calibration, samples = _read(view_of(plain), representative_data, samples)
     rows, source = _rows_to_check(view, samples, calibration, seed)
-    with float32_compute(plain) as replaced:
+    prepared, layers = kind.prepare(plain, stored.name)
+    other = dataclasses.replace(view, model=prepared)
+    with float32_compute(plain) as replaced, float32_compute(prepared):
         expected = run_keras(view, rows)
-        data, verdict = _build_verified(build, view, stored, calibration, rows, expected)
+        data, verdict = _build_verified(kind.build, other, stored, calibration, rows, expected)
     notes = _notes(view, rows, expected, replaced, source)
     write_atomically(place, data)
-    return _result(place, target, stored, data, verdict, source, notes)
+    return _result(place, target, stored, data, verdict, source, notes, layers)
 
 
 def _check_model(model: Any) -> None:
@@ -106,7 +118,7 @@ def _rows_to_check(
 
 
 def _build_verified(
-    build: Target,
+    build: Build,
     view: View,
     storage: Storage,
     calibration: list[Row],
@@ -156,6 +168,7 @@ def _result(
     verdict: Verdict,
     source: str,
     notes: tuple[str, ...],
+    layers: tuple[LayerForm, ...],
 ) -> ExportResult:
     runner = Runner(data)
     shapes = {name: detail["shape_signature"] for name, detail in runner.inputs.items()}
@@ -176,4 +189,5 @@ def _result(
         outputs=tuple(runner.outputs),
         ops=op_counts(data),
         notes=notes,
+        layers=layers,
     )

@@ -10,23 +10,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.sparse_weights import DENSE_FROM, MOST_KERNEL, STORAGE, ConvSpec, SparseWeights
+from tfprune.sparse_weights import DENSE_FROM, STORAGE
 from tfprune.training import _keras
-from tfprune.training.copying import (
-    clone_layer,
-    copy_model,
-    copy_values,
-    custom_classes,
-    uncompiled,
-)
+from tfprune.training.convolutions import as_convolution, sparsest
+from tfprune.training.copying import clone_layer, copy_model, copy_values
 from tfprune.training.fusing import FUSED, Fusion, fusions
 from tfprune.training.host import check_model, is_pruned, strip
 from tfprune.training.layers import weighted_layers
+from tfprune.training.rebuilding import identity, rebuilt
 from tfprune.training.sparse_layers import SparseConv
-from tfprune.transforms import dct_matrix
 
 CHOICES = ("measured", "modelled", "always")
-ROUNDING = 1e-6  # coefficients below this fraction of the largest are zeros that were rounded
 CALLS, ROUNDS = 16, 11  # calls in one graph, which dilute what the call of a graph costs
 _FOUND = "_tfprune_compaction"
 
@@ -97,8 +91,11 @@ def compact(model: keras.Model, choose: str = "measured", storage: str = "float3
         choices.append(choice)
         made[id(fusion.layer)] = build
         for layer in fusion.absorbed:
-            made[id(layer)] = _identity(layer)
-    return _rebuilt(plain, made, choices)
+            made[id(layer)] = identity(layer)
+    small = rebuilt(plain, made)
+    small.trainable = False
+    vars(small)[_FOUND] = tuple(choices)
+    return small
 
 
 def compaction(model: keras.Model) -> list[Choice]:
@@ -114,38 +111,6 @@ def compaction(model: keras.Model) -> list[Choice]:
     return found
 
 
-def _rebuilt(
-    model: keras.Model, made: dict[int, Callable[[], keras.Layer]], choices: list[Choice]
-) -> keras.Model:
-    twins: dict[int, keras.Layer] = {}
-    placed: set[int] = set()
-
-    def clone(layer: keras.Layer) -> keras.Layer:
-        twins[id(layer)] = made[id(layer)]() if id(layer) in made else clone_layer(layer)
-        if id(layer) in made:
-            placed.add(id(twins[id(layer)]))
-        return twins[id(layer)]
-
-    def call(layer: keras.Layer, *inputs: Any, **arguments: Any) -> Any:
-        """Without arguments such as `mask`, that what took a layer's place does not know."""
-        return layer(*inputs) if id(layer) in placed else layer(*inputs, **arguments)
-
-    graph = {} if isinstance(model, keras.Sequential) else {"call_function": call}
-    with keras.saving.custom_object_scope(custom_classes(model)), uncompiled(model):
-        small = keras.models.clone_model(model, clone_function=clone, recursive=True, **graph)
-    originals = {id(layer): layer for layer in model._flatten_layers()}
-    for key, twin in twins.items():
-        if key not in made and not isinstance(twin, keras.layers.InputLayer):
-            copy_values(originals[key], twin)
-    small.trainable = False
-    vars(small)[_FOUND] = tuple(choices)
-    return small
-
-
-def _identity(layer: keras.Layer) -> Callable[[], keras.Layer]:
-    return lambda: keras.layers.Identity(name=layer.name, dtype=layer.dtype_policy.name)
-
-
 def _replacement(
     fusion: Fusion, path: str, choose: str, storage: str
 ) -> tuple[Choice, Callable[[], keras.Layer]]:
@@ -158,14 +123,14 @@ def _replacement(
         sparse_ms, dense_ms = times or (None, None)
         return Choice(path, form, basis, density, sparse_ms, dense_ms, reason, names)
 
-    found = _convolution(fusion, kernel)
+    found = as_convolution(fusion, kernel)
     if found is None:
         density = float(np.mean(kernel != 0))
         return choice("dense", "spatial", density, "no sparse kernel takes it"), dense
     spec, weights, same = found
     activation = fusion.activation if fusion.activation in FUSED else "linear"
     spec = dataclasses.replace(spec, activation=activation)
-    packed = _sparsest(spec, weights, bias)
+    packed = sparsest(spec, weights, bias)
     basis, density = packed.spec.basis, packed.density
     rest = None if fusion.activation in FUSED else fusion.activation
 
@@ -207,55 +172,6 @@ def _dense(fusion: Fusion, kernel: np.ndarray, bias: np.ndarray) -> Callable[[],
         return twin
 
     return build
-
-
-def _convolution(fusion: Fusion, kernel: np.ndarray) -> tuple[ConvSpec, np.ndarray, bool] | None:
-    """A layer as a 2-D convolution: what it is, its kernel [kh, kw, cin / groups, cout], and
-    whether its padding hangs on the size of the image; None where no kernel takes it."""
-    layer, cls = fusion.layer, fusion.call.cls
-    channels = int(fusion.call.inputs[0].shape[-1])
-    if cls is keras.layers.Dense:
-        if len(fusion.call.inputs[0].shape) != 2:
-            return None
-        return ConvSpec(channels, kernel.shape[-1], (1, 1)), kernel[None, None], False
-    sizes, strides, dilations = layer.kernel_size, layer.strides, layer.dilation_rate
-    if max(sizes) > MOST_KERNEL:
-        return None
-    groups = getattr(layer, "groups", 1)
-    if "Depthwise" in cls.__name__:
-        groups = channels
-        kernel = kernel.reshape(*sizes, 1, -1)
-    if len(sizes) == 1:
-        sizes, strides, dilations = (1, *sizes), (1, *strides), (1, *dilations)
-        kernel = kernel[None]
-    spec = ConvSpec(channels, kernel.shape[-1], sizes, strides, dilations, groups=groups)
-    spec, same = _padded(spec, layer.padding)
-    return spec, kernel, same
-
-
-def _padded(spec: ConvSpec, word: str) -> tuple[ConvSpec, bool]:
-    """With its padding, and whether that hangs on the size of the image."""
-    if word == "valid":
-        return spec, False
-    reach = (spec.kernel_size[1] - 1) * spec.dilations[1]
-    if word == "causal":
-        return dataclasses.replace(spec, padding=(0, 0, reach, 0)), False
-    if max(spec.strides) > 1:
-        return spec, True
-    from tfprune.ops.conv import same_padding
-
-    return dataclasses.replace(spec, padding=same_padding(spec)), False
-
-
-def _sparsest(spec: ConvSpec, kernel: np.ndarray, bias: np.ndarray) -> SparseWeights:
-    """In the basis in which the kernel has fewer non-zeros."""
-    vertical, horizontal = (np.asarray(dct_matrix(n), np.float64) for n in spec.kernel_size)
-    waves = np.einsum("up,vq,pqio->uvio", vertical, horizontal, kernel.astype(np.float64))
-    largest = np.abs(waves).max(initial=0.0, axis=(0, 1), keepdims=True)
-    waves[np.abs(waves) <= ROUNDING * largest] = 0
-    dct = np.count_nonzero(waves.astype(np.float32)) < np.count_nonzero(kernel)
-    spec = dataclasses.replace(spec, basis="dct" if dct else "spatial")
-    return SparseWeights.from_dense(waves if dct else kernel, spec, bias)
 
 
 def _milliseconds(layers: list[keras.Layer], sizes: tuple[int, ...]) -> list[float]:

@@ -1,0 +1,117 @@
+"""A `.tflite` file taken apart into Python objects, changed, and put together again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+class FlatFile:
+    """The objects of a file, and what edits of it need.
+
+    Attributes:
+        model: `ModelT` of LiteRT's schema.
+        graphs: its subgraphs.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        from ai_edge_litert import schema_py_generated as schema
+
+        self.schema: Any = schema
+        self.model: Any = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+        self.graphs: list[Any] = self.model.subgraphs
+        kinds = vars(schema.BuiltinOperator).items()
+        self._names = {value: name for name, value in kinds if isinstance(value, int)}
+
+    def kind(self, op: Any) -> str:
+        """The builtin op's name, such as "CONV_2D"."""
+        code = self.model.operatorCodes[op.opcodeIndex]
+        return self._names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+    def constant(self, tensor: Any) -> np.ndarray | None:
+        """The values of a dense constant float32 tensor, else None."""
+        data = self.model.buffers[tensor.buffer].data
+        if data is None or not len(data) or tensor.sparsity is not None:
+            return None
+        if tensor.type != self.schema.TensorType.FLOAT32 or tensor.shape is None:
+            return None
+        return np.frombuffer(bytes(data), "<f4").reshape([int(n) for n in tensor.shape])
+
+    def add_constant(self, graph: Any, like: Any, values: np.ndarray, **fields: Any) -> int:
+        """A constant tensor of the shape of another; returns its number."""
+        buffer = self.schema.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+        self.model.buffers.append(buffer)
+        return self.add_tensor(graph, like, buffer=len(self.model.buffers) - 1, **fields)
+
+    def add_tensor(self, graph: Any, like: Any, buffer: int = 0, **fields: Any) -> int:
+        """A tensor of the shape of another, without values; returns its number."""
+        tensor = self.schema.TensorT()
+        tensor.shape, tensor.name, tensor.buffer = like.shape, like.name, buffer
+        tensor.hasRank, tensor.type = True, fields.pop("type", like.type)
+        for name, value in fields.items():
+            setattr(tensor, name, value)
+        graph.tensors.append(tensor)
+        return len(graph.tensors) - 1
+
+    def add_op(self, kind: str, version: int, inputs: list[int], outputs: list[int]) -> Any:
+        """An op without options, which is not in a graph yet."""
+        number = getattr(self.schema.BuiltinOperator, kind)
+        codes = self.model.operatorCodes
+        known = [(code.builtinCode, code.version) for code in codes]
+        if (number, version) not in known:
+            code = self.schema.OperatorCodeT()
+            code.builtinCode, code.version = number, version
+            code.deprecatedBuiltinCode = min(number, 127)
+            codes.append(code)
+            known.append((number, version))
+        op = self.schema.OperatorT()
+        op.opcodeIndex, op.inputs, op.outputs = known.index((number, version)), inputs, outputs
+        return op
+
+    def to_bytes(self) -> bytes:
+        """The file, with every buffer once and none that nothing uses."""
+        import flatbuffers
+
+        for number, graph in enumerate(self.graphs):
+            self._drop_unused(number, graph)
+        self._gather_buffers()
+        builder = flatbuffers.Builder(1 << 16)
+        builder.Finish(self.model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+    def _drop_unused(self, number: int, graph: Any) -> None:
+        """Tensors that no op, input or output names any more."""
+        ops = list(graph.operators)
+        lists = [graph.inputs, graph.outputs]
+        lists += [part for op in ops for part in (op.inputs, op.outputs, op.intermediates)]
+        used = sorted({int(n) for part in lists if part is not None for n in part if n >= 0})
+        new = {old: place for place, old in enumerate(used)} | {-1: -1}
+
+        def renumbered(part: Any) -> Any:
+            return None if part is None else np.array([new[int(n)] for n in part], np.int32)
+
+        graph.tensors = [graph.tensors[old] for old in used]
+        graph.inputs, graph.outputs = renumbered(graph.inputs), renumbered(graph.outputs)
+        for op in ops:
+            op.inputs, op.outputs = renumbered(op.inputs), renumbered(op.outputs)
+            op.intermediates = renumbered(op.intermediates)
+        for signature in self.model.signatureDefs or ():
+            if signature.subgraphIndex == number:
+                for entry in (*(signature.inputs or ()), *(signature.outputs or ())):
+                    entry.tensorIndex = new[int(entry.tensorIndex)]
+
+    def _gather_buffers(self) -> None:
+        """Equal buffers become one; buffer 0 stays the empty one that the format asks for."""
+        users = [tensor for graph in self.graphs for tensor in graph.tensors]
+        users += list(self.model.metadata or ())
+        kept, places = [self.model.buffers[0]], {b"": 0}
+        for user in users:
+            buffer = self.model.buffers[user.buffer]
+            data = b"" if buffer.data is None else bytes(buffer.data)
+            if data not in places:
+                places[data] = len(kept)
+                kept.append(buffer)
+            user.buffer = places[data]
+        self.model.buffers = kept
