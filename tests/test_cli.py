@@ -113,6 +113,8 @@ def test_prune_report_export(
     assert exported["bytes"] == lite.stat().st_size
     assert exported["storage"] == "int8"
     assert exported["data_source"] == "representative_data"
+    smallest = result(capsys, "export", small, lite, "--target", "smallest", "--storage", "float16")
+    assert smallest["bytes"] == lite.stat().st_size and smallest["layers"]
 
 
 def test_magnitude_to_a_stripped_file(

@@ -303,12 +303,12 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", type=Path, help="a .keras file")
     add("out", type=Path, help="the .tflite file to write")
-    add("--target", choices=("dense",), default="dense", help="form of the file")
+    add("--target", choices=("dense", "smallest"), default="dense", help="form of the file")
     add(
         "--storage",
         choices=("float32", "float16", "int8", "int8_dynamic"),
         default="float32",
-        help="of the weights; int8 computes in int8 too and needs --representative",
+        help="of the weights; a dense int8 file computes in int8 and needs --representative",
     )
     add(
         "--representative",
