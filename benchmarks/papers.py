@@ -133,7 +133,7 @@ def table(title: str, report: dict[str, Any]) -> str:
 
 def _summary(rows: list[dict[str, Any]], how: Any) -> dict[str, float]:
     keys = ("dense_error", "test_error", *COUNTS, "seconds", "theoretical_speedup", "connections")
-    shared = [key for key in keys if all(key in row for row in rows)]
+    shared = [key for key in keys if all(row.get(key) is not None for row in rows)]
     found = {key: how([row[key] for row in rows]) for key in shared}
     if found.get("connections"):
         found["connections_left"] = how([_left(row) for row in rows])
@@ -151,7 +151,7 @@ def _left(row: dict[str, Any]) -> float | None:
 def _line(name: str, row: dict[str, Any]) -> str:
     counts = " | ".join(f"{row[key]:.1f}" for key in COUNTS)
     errors = f"{row['dense_error']:.2f} | {row['test_error']:.2f}"
-    work = f"{row['theoretical_speedup']:.1f}" if "theoretical_speedup" in row else ""
+    work = "" if row.get("theoretical_speedup") is None else f"{row['theoretical_speedup']:.1f}"
     left = _left(row)
     pairs = "" if left is None else f"{left:.1f}"
     return f"| {name} | {errors} | {counts} | {work} | {pairs} | {row['seconds']:.0f} |"
