@@ -67,7 +67,7 @@ def test_wrong_quantised_file_is_refused(storage, dense_model, older, monkeypatc
 
         return wrong(view if stored.exact else view_of(other), stored, rows)
 
-    monkeypatch.setitem(convert.TARGETS, "dense", swap)
+    monkeypatch.setitem(convert.TARGETS, "dense", convert.Target("dense", swap))
     with pytest.raises(ExportError, match=r"more representative|storage=.float32"):
         export_tflite(dense_model, older, storage=storage, representative_data=data)
     assert untouched(older)
