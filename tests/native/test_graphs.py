@@ -141,6 +141,25 @@ def test_gradients_through_packed_weights_that_change(storage):
         close(slope(X), tape.gradient(loss, x))
 
 
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "float16"])
+def test_gradients_through_constants_of_any_length(storage):
+    for entries in (5, 6, 7):
+        kernel = np.zeros((3, 3, 6, 5), "float32")
+        kernel.flat[: 40 * entries : 40] = 1.5
+        weights = ops.SparseWeights.from_dense(kernel, SPEC)
+        data = np.frombuffer(weights.to_bytes(storage), np.uint8)
+
+        @tf.function
+        def slope(x, data=data):
+            return tf.gradients(tf.reduce_sum(ops.packed_conv2d(x, data, SPEC)), x)[0]
+
+        x = tf.constant(X)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(ops.reference_conv2d(x, weights))
+        close(slope(X), tape.gradient(loss, x))
+
+
 def test_gradient_against_finite_differences():
     spec = ConvSpec(2, 2, basis="dct")
     weights = draw_weights(spec, 0.5, True, 0)

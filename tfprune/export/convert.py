@@ -11,14 +11,13 @@ from typing import Any
 import keras
 
 from tfprune.export import forms, sparse_file, sparse_mode
-from tfprune.export.forms import LayerForm
 from tfprune.export.result import ExportError
 from tfprune.export.runtime import Row
 from tfprune.export.storage import STORAGES, VALUES, Storage
 from tfprune.export.view import View
 
 Build = Callable[[View, Storage, list[Row]], bytes]
-Prepare = Callable[[keras.Model, str], tuple[keras.Model, tuple[LayerForm, ...]]]
+Prepare = Callable[[keras.Model, str], forms.Prepared]
 
 _SIGNATURE = "serving_default"
 
@@ -37,20 +36,20 @@ def smallest(view: View, storage: Storage, calibration: list[Row]) -> bytes:
     Raises:
         ExportError: where a phone's runtime would compute the sparse graph wrongly.
     """
-    data = sparse_file.store(dense(view, STORAGES["float32"], []), storage.name)
-    found = sparse_mode.entries(data)
-    if found:
+    plain = dense(view, STORAGES["float32"], [])
+    data = sparse_file.store(plain, storage.name)
+    found = sparse_mode.entries(plain)
+    if found and sparse_mode.holds_sparse(data):
         raise ExportError(
             f"With sparse weights, phones would compute this model wrongly: {found[0]} opens "
             "XNNPACK's sparse mode, which the layers behind it do not fit. Use target='dense', or "
-            'give that convolution another stride, another padding (padding="same" on even '
-            "sizes), or a fourth input channel."
+            'give that convolution another stride, padding="same", or a fourth input channel.'
         )
     return data
 
 
-def _as_it_is(model: keras.Model, storage: str) -> tuple[keras.Model, tuple[LayerForm, ...]]:
-    return model, ()
+def _as_it_is(model: keras.Model, storage: str) -> forms.Prepared:
+    return forms.Prepared(model)
 
 
 @dataclasses.dataclass(frozen=True)

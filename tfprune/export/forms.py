@@ -9,12 +9,13 @@ convolution with the coefficients, mostly zeros. Both are builtin ops of every T
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 
 import keras
 import numpy as np
 
-from tfprune.export.sparse_file import OVERHEAD, VALUE_BYTES, csr_bytes
+from tfprune.export.stored import smallest as stored_form
 from tfprune.sparse_weights import ConvSpec, SparseWeights
 from tfprune.training import _keras
 from tfprune.training.coefficient_layers import CoefficientConv, bank_and_coefficients
@@ -22,6 +23,8 @@ from tfprune.training.convolutions import as_convolution, sparsest
 from tfprune.training.fusing import Fusion, fusions
 from tfprune.training.layers import weighted_layers
 from tfprune.training.rebuilding import identity, rebuilt
+
+MARGIN = 0.9  # coefficients are taken below this fraction: they cost time and memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +36,8 @@ class LayerForm:
         form: "coefficients" (a bank of filters and a sparse 1x1 convolution), "sparse" (its own
             kernel with zeros) or "dense".
         density: of what is stored.
-        dense_bytes, stored_bytes: of the kernel, as dense float32 and as it is stored; banks, which
-            layers share, are not counted.
+        dense_bytes, stored_bytes: of the kernel, as dense float32 and as it is stored, about; with
+            its share of the bank, where layers have one together.
     """
 
     name: str
@@ -44,57 +47,119 @@ class LayerForm:
     stored_bytes: int
 
 
-def smallest(model: keras.Model, storage: str) -> tuple[keras.Model, tuple[LayerForm, ...]]:
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A model for conversion, what became of its layers, and what is to be said of it."""
+
+    model: keras.Model
+    layers: tuple[LayerForm, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Candidate:
+    """A layer that may become coefficients: how they are stored, and the bank in front of them."""
+
+    packed: SparseWeights
+    bytes: int
+    bank_key: tuple[object, ...]
+    bank_bytes: int
+
+
+def smallest(model: keras.Model, storage: str) -> Prepared:
     """The model with coefficients in place of the convolutions whose files they make smaller.
 
     Args:
-        model: without masks; a subclassed one stays as it is, since its graph is not known.
+        model: without masks; one whose graph is not known, or which cannot be copied, stays as it
+            is.
         storage: of the values, "float32", "float16" or "int8".
     """
     if _keras.graph_of(model) is None:
-        return model, ()
+        return Prepared(model)
     paths = {id(layer): path for path, layer in weighted_layers(model)}
+    found = fusions(model)
+    own = {id(fusion): _own(fusion, paths[id(fusion.layer)], storage) for fusion in found}
+    chosen = _worth_it(found, own, storage)
     made: dict[int, Callable[[], keras.Layer]] = {}
-    forms = []
-    for fusion in fusions(model):
-        form, build = _form(fusion, paths[id(fusion.layer)], VALUE_BYTES[storage])
-        forms.append(form)
-        if build is not None:
-            made[id(fusion.layer)] = build
+    for fusion in found:
+        if id(fusion) in chosen:
+            made[id(fusion.layer)] = _builder(fusion, chosen[id(fusion)].packed)
             made.update({id(layer): identity(layer) for layer in fusion.absorbed})
-    return (rebuilt(model, made) if made else model), tuple(forms)
+    before = tuple(own[id(fusion)] for fusion in found)
+    if not made:
+        return Prepared(model, before)
+    try:
+        changed = rebuilt(model, made)
+    except (TypeError, ValueError, NotImplementedError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        note = f"no layer was stored as coefficients, as the model cannot be copied: {reason}"
+        return Prepared(model, before, (note,))
+    shares = Counter(one.bank_key for one in chosen.values())
+    after = tuple(
+        _as_coefficients(own[id(f)], chosen[id(f)], shares) if id(f) in chosen else own[id(f)]
+        for f in found
+    )
+    return Prepared(changed, after)
 
 
-def _form(
-    fusion: Fusion, path: str, value_bytes: int
-) -> tuple[LayerForm, Callable[[], keras.Layer] | None]:
-    """The smallest form of a layer, and what makes the layer that has it."""
+def _own(fusion: Fusion, path: str, storage: str) -> LayerForm:
+    """A layer with its own kernel, as TFLite keeps it."""
+    kernel, _ = fusion.arrays()
+    values, axis = _in_tflite(kernel, fusion)
+    stored = stored_form(values, storage, axis)
+    form = "sparse" if stored.rows else "dense"
+    return LayerForm(path, form, float(np.mean(kernel != 0)), kernel.size * 4, stored.bytes)
+
+
+def _in_tflite(kernel: np.ndarray, fusion: Fusion) -> tuple[np.ndarray, int]:
+    """A kernel in TFLite's order of axes, and the axis of output channels."""
+    if "Depthwise" in fusion.call.cls.__name__:
+        return kernel.reshape(1, *kernel.shape[:-2], -1), kernel.ndim - 1
+    return np.ascontiguousarray(np.moveaxis(kernel, -1, 0)), 0
+
+
+def _worth_it(
+    found: list[Fusion], own: dict[int, LayerForm], storage: str
+) -> dict[int, _Candidate]:
+    """The layers that get smaller, with the bank that those of a kind share."""
+    groups: dict[tuple[object, ...], dict[int, _Candidate]] = {}
+    for fusion in found:
+        one = _candidate(fusion, storage)
+        if one is not None and one.bytes < MARGIN * own[id(fusion)].stored_bytes:
+            groups.setdefault(one.bank_key, {})[id(fusion)] = one
+    chosen: dict[int, _Candidate] = {}
+    for group in groups.values():
+        bank = next(iter(group.values())).bank_bytes
+        after = bank + sum(one.bytes for one in group.values())
+        if after < MARGIN * sum(own[key].stored_bytes for key in group):
+            chosen.update(group)
+    return chosen
+
+
+def _candidate(fusion: Fusion, storage: str) -> _Candidate | None:
     kernel, bias = fusion.arrays()
-    dense = kernel.size * value_bytes
-    sizes = {"dense": dense, "sparse": _sparse_bytes(kernel, value_bytes)}
-    density = float(np.mean(kernel != 0))
     packed = _coefficients(fusion, kernel, bias)
-    if packed is not None:
-        _, found = bank_and_coefficients(packed)
-        columns, rows = found.shape
-        count = int(np.count_nonzero(found))
-        sizes["coefficients"] = OVERHEAD + csr_bytes(count, rows, columns, value_bytes)
-    form = min(sizes, key=lambda name: sizes[name])
-    if form == "coefficients" and packed is not None:
-        density = packed.density
-    made = LayerForm(path, form, density, kernel.size * 4, sizes[form])
-    if form != "coefficients" or packed is None:
-        return made, None
+    if packed is None:
+        return None
+    bank, coefficients = bank_and_coefficients(packed)
+    channels = packed.spec.in_channels
+    filters = np.tile(bank[:, :, None], (1, 1, channels, 1)).reshape(1, *bank.shape[:2], -1)
+    stored = stored_form(np.ascontiguousarray(coefficients.T), storage)
+    key = (channels, bank.shape, bank.tobytes())
+    return _Candidate(packed, stored.bytes, key, stored_form(filters, storage, 3).bytes)
+
+
+def _as_coefficients(
+    own: LayerForm, one: _Candidate, shares: Counter[tuple[object, ...]]
+) -> LayerForm:
+    size = one.bytes + one.bank_bytes // shares[one.bank_key]
+    return LayerForm(own.name, "coefficients", one.packed.density, own.dense_bytes, size)
+
+
+def _builder(fusion: Fusion, packed: SparseWeights) -> Callable[[], keras.Layer]:
     options = {"name": fusion.layer.name, "dtype": "float32"}
     word, activation = fusion.layer.padding, fusion.activation
-    return made, lambda: CoefficientConv(packed, word, activation, **options)
-
-
-def _sparse_bytes(kernel: np.ndarray, value_bytes: int) -> int:
-    """A kernel with zeros, in the order in which TFLite keeps it: input channels are columns."""
-    columns = kernel.shape[-2]
-    count = int(np.count_nonzero(kernel))
-    return OVERHEAD + csr_bytes(count, kernel.size // columns, columns, value_bytes)
+    return lambda: CoefficientConv(packed, word, activation, **options)
 
 
 def _coefficients(fusion: Fusion, kernel: np.ndarray, bias: np.ndarray) -> SparseWeights | None:

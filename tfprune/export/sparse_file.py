@@ -2,38 +2,29 @@
 
     float32   CSR -> DENSIFY -> weights
     float16   CSR -> DENSIFY -> DEQUANTIZE -> weights
-    int8      CSR with one scale -> DENSIFY -> DEQUANTIZE -> weights;  w = scale * q, |q| <= 127
+    int8      CSR with scales -> DENSIFY -> DEQUANTIZE -> weights
 
 All compute in float32: no kernel of LiteRT takes sparse weights of another type and gets them
-right. A row is all but the last axis; an entry takes its value and an index of 1, 2 or 4 bytes.
-Weights that are small whole numbers, as the basis of the 3x3 DCT, are stored as int8 without an
-error, and equal tensors once. The converter's own sparsity option is never used.
+right. Equal tensors are stored once. The converter's own sparsity option is never used.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from typing import Any
 
 import numpy as np
 
 from tfprune.export.flat import FlatFile
+from tfprune.export.stored import Stored, smallest
 
 WEIGHTS_OF = {"CONV_2D": 1, "FULLY_CONNECTED": 1, "DEPTHWISE_CONV_2D": 1}
-VALUE_BYTES = {"float32": 4, "float16": 2, "int8": 1}
-LEAST = 256  # bytes below which nothing is gained by another form
-OVERHEAD = 400  # bytes of the tensors and ops that unpack weights
-
-
-def csr_bytes(count: int, rows: int, columns: int, value_bytes: int) -> int:
-    """What `count` entries take in `rows` rows of `columns`."""
-    index = 1 if columns <= 256 else 2 if columns <= 65536 else 4
-    pointer = 1 if count < 256 else 2 if count < 65536 else 4
-    return count * (value_bytes + index) + (rows + 1) * pointer
+CHANNELS_OF = {"CONV_2D": 0, "FULLY_CONNECTED": 0, "DEPTHWISE_CONV_2D": 3}
 
 
 def store(data: bytes, storage: str) -> bytes:
-    """The file with its float32 weights stored in the smallest form that computes the same.
+    """The file with the weights of its convolutions and dense layers in their smallest form.
 
     Args:
         data: a `.tflite` file with float32 weights.
@@ -57,62 +48,57 @@ class _Packer:
         made: dict[int, int] = {}
         known: dict[tuple[Any, ...], int] = {}
         first: list[Any] = []
-        for op in self.graph.operators:
-            place = WEIGHTS_OF.get(self.file.kind(op))
-            if place is None:
-                continue
+        readers = Counter(int(n) for op in self.graph.operators for n in op.inputs)
+        uses = [op for op in self.graph.operators if self.file.kind(op) in WEIGHTS_OF]
+        as_weights = Counter(int(op.inputs[WEIGHTS_OF[self.file.kind(op)]]) for op in uses)
+        for op in uses:
+            kind = self.file.kind(op)
+            place = WEIGHTS_OF[kind]
             number = int(op.inputs[place])
-            values = self.file.constant(self.graph.tensors[number]) if number >= 0 else None
-            if values is None or values.nbytes < LEAST:
+            if number < 0 or readers[number] > as_weights[number]:
+                continue
+            values = self.file.constant(self.graph.tensors[number])
+            if values is None:
                 continue
             if number not in made:
-                key = (values.shape, values.tobytes())
-                known.setdefault(key, self._replace(number, values, first))
+                key = (CHANNELS_OF[kind], values.shape, values.tobytes())
+                if key not in known:
+                    stored = smallest(values, self.storage, CHANNELS_OF[kind])
+                    known[key] = self._replace(number, stored, first)
                 made[number] = known[key]
             op.inputs = [made[number] if i == place else int(n) for i, n in enumerate(op.inputs)]
         self.graph.operators = first + list(self.graph.operators)
         self._shorten_names()
 
-    def _replace(self, number: int, values: np.ndarray, ops: list[Any]) -> int:
+    def _replace(self, number: int, stored: Stored, ops: list[Any]) -> int:
         """The tensor that takes the place of one, or itself."""
-        kind, stored, scale = _stored(values, self.storage)
-        tensor = self.graph.tensors[number]
-        kept = stored != 0
-        kept.flat[0] |= not kept.any()  # DENSIFY does not take a tensor without entries
-        count = int(kept.sum())
-        rows, columns = stored.size // stored.shape[-1], stored.shape[-1]
-        sparse = csr_bytes(count, rows, columns, stored.itemsize)
-        best = min(sparse, stored.nbytes) + OVERHEAD
-        if best >= values.nbytes:
+        if stored.kind == "float32" and not stored.rows:
             return number
-        types = self.file.schema.TensorType
-        dtype = getattr(types, kind.upper())
-        quantization = self._scaled(scale) if kind == "int8" else None
-        if sparse < stored.nbytes:
-            packed = self.file.add_constant(
-                self.graph,
-                tensor,
-                stored[kept],
-                type=dtype,
-                sparsity=self._rows(kept),
-                quantization=quantization,
-            )
-            found = self.file.add_tensor(self.graph, tensor, type=dtype, quantization=quantization)
+        tensor, types = self.graph.tensors[number], self.file.schema.TensorType
+        dtype = getattr(types, stored.kind.upper())
+        quantization = self._scaled(stored) if stored.kind == "int8" else None
+        fields: dict[str, Any] = {"type": dtype, "quantization": quantization}
+        if stored.rows:
+            kept = stored.kept
+            rows = {**fields, "sparsity": self._rows(kept)}
+            packed = self.file.add_constant(self.graph, tensor, stored.values[kept], **rows)
+            found = self.file.add_tensor(self.graph, tensor, **fields)
             ops.append(self.file.add_op("DENSIFY", 1, [packed], [found]))
         else:
-            found = self.file.add_constant(
-                self.graph, tensor, stored, type=dtype, quantization=quantization
-            )
-        if kind == "float32":
+            found = self.file.add_constant(self.graph, tensor, stored.values, **fields)
+        if stored.kind == "float32":
             return found
         plain = self.file.add_tensor(self.graph, tensor, type=types.FLOAT32)
-        version = 5 if sparse < stored.nbytes else 3 if kind == "float16" else 2
+        per_channel = len(stored.scales) > 1
+        version = 5 if stored.rows or per_channel else 3 if stored.kind == "float16" else 2
         ops.append(self.file.add_op("DEQUANTIZE", version, [found], [plain]))
         return plain
 
-    def _scaled(self, scale: float) -> Any:
+    def _scaled(self, stored: Stored) -> Any:
         found = self.file.schema.QuantizationParametersT()
-        found.scale, found.zeroPoint = [np.float32(scale)], [0]
+        found.scale = stored.scales.astype(np.float32)
+        found.zeroPoint = np.zeros(len(stored.scales), np.int64)
+        found.quantizedDimension = stored.axis if len(stored.scales) > 1 else 0
         return found
 
     def _rows(self, kept: np.ndarray) -> Any:
@@ -151,15 +137,3 @@ class _Packer:
         for number, tensor in enumerate(self.graph.tensors):
             if number not in kept:
                 tensor.name = str(number).encode()
-
-
-def _stored(values: np.ndarray, storage: str) -> tuple[str, np.ndarray, float]:
-    """Type, stored values and scale."""
-    if np.abs(values).max(initial=0.0) <= 127 and np.array_equal(values, np.round(values)):
-        return "int8", values.astype(np.int8), 1.0
-    if storage == "float16":
-        return "float16", values.astype(np.float16), 1.0
-    if storage == "int8":
-        scale = float(np.abs(values).max()) / 127
-        return "int8", np.round(values / scale).astype(np.int8), scale
-    return "float32", values, 1.0

@@ -15,31 +15,36 @@ import numpy as np
 
 from tfprune.export.flat import FlatFile
 
+SINKS = ("MEAN", "SUM", "AVERAGE_POOL_2D", "DEPTH_TO_SPACE")
+
 
 def entries(data: bytes) -> list[str]:
-    """The names of the output tensors of all ops that open XNNPACK's sparse mode."""
+    """The ops that would open XNNPACK's sparse mode in this graph, if weights were sparse."""
     file = FlatFile(data)
-    if not any(file.kind(op) == "DENSIFY" for graph in file.graphs for op in graph.operators):
-        return []
     return [
-        f"{graph.tensors[int(op.outputs[0])].name.decode()} (3x3, stride 2, 3 channels)"
+        f"'{graph.tensors[int(op.outputs[0])].name.decode()}' (3x3, stride 2, 3 channels)"
         for graph in file.graphs
+        if any(file.kind(op) in SINKS for op in graph.operators)
         for op in graph.operators
         if _opens(file, graph, op)
     ]
 
 
+def holds_sparse(data: bytes) -> bool:
+    """Whether a file holds weights behind DENSIFY."""
+    file = FlatFile(data)
+    return any(file.kind(op) == "DENSIFY" for graph in file.graphs for op in graph.operators)
+
+
 def _opens(file: FlatFile, graph: Any, op: Any) -> bool:
     if file.kind(op) != "CONV_2D":
         return False
-    options, x = op.builtinOptions, graph.tensors[int(op.inputs[0])]
-    weights = graph.tensors[int(op.inputs[1])]
+    options, weights = op.builtinOptions, graph.tensors[int(op.inputs[1])]
     fits = [int(n) for n in weights.shape[1:]] == [3, 3, 3]
     if not fits or (options.strideH, options.strideW) != (2, 2):
         return False
-    if options.padding == file.schema.Padding.SAME:
-        height, width = (int(n) for n in x.shape[1:3])
-        return height % 2 == 1 or width % 2 == 1 or min(height, width) < 1
+    if options.padding == file.schema.Padding.SAME:  # of stride 2, which XNNPACK does not resolve
+        return False
     return any(_pads_by_one(file, graph, other, op) for other in graph.operators)
 
 

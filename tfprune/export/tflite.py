@@ -68,14 +68,14 @@ def export_tflite(
     plain = _plain(model)
     view, calibration, samples = _read(view_of(plain), representative_data, samples)
     rows, source = _rows_to_check(view, samples, calibration, seed)
-    prepared, layers = kind.prepare(plain, stored.name)
-    other = dataclasses.replace(view, model=prepared)
-    with float32_compute(plain) as replaced, float32_compute(prepared):
+    prepared = kind.prepare(plain, stored.name)
+    other = dataclasses.replace(view, model=prepared.model)
+    with float32_compute(plain) as replaced, float32_compute(prepared.model):
         expected = run_keras(view, rows)
         data, verdict = _build_verified(kind.build, other, stored, calibration, rows, expected)
-    notes = _notes(view, rows, expected, replaced, source)
+    notes = (*prepared.notes, *_notes(view, rows, expected, replaced, source))
     write_atomically(place, data)
-    return _result(place, target, stored, data, verdict, source, notes, layers)
+    return _result(place, target, stored, data, verdict, source, notes, prepared.layers)
 
 
 def _check_model(model: Any) -> None:

@@ -42,4 +42,7 @@ def _take(packed: Tensor, count: Tensor | int, dtype: Any) -> tuple[Tensor, Tens
 
 
 def _read(packed: Tensor, dtype: Any) -> Tensor:
-    return tf.bitcast(tf.reshape(packed, (-1, dtype.size)), dtype)
+    """Whole numbers alone: a branch for another type may be traced, though it is not taken."""
+    size = packed.shape[0] if packed.shape[0] is not None else tf.size(packed)
+    whole = packed[: size // dtype.size * dtype.size]
+    return tf.bitcast(tf.reshape(whole, (-1, dtype.size)), dtype)

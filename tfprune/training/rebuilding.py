@@ -20,7 +20,9 @@ def rebuilt(model: keras.Model, made: dict[int, Callable[[], keras.Layer]]) -> k
     twins: dict[int, keras.Layer] = {}
     placed: set[int] = set()
 
-    def clone(layer: keras.Layer) -> keras.Layer:
+    def clone(layer: Any) -> Any:
+        if not isinstance(layer, keras.Layer):  # an operation, such as x + y
+            return layer.__class__.from_config(layer.get_config())
         twins[id(layer)] = made[id(layer)]() if id(layer) in made else clone_layer(layer)
         if id(layer) in made:
             placed.add(id(twins[id(layer)]))
