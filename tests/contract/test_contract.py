@@ -24,24 +24,25 @@ to_numpy = keras.ops.convert_to_numpy
 TESTED = [cls for cls in methods() if cls.__module__.split(".")[0] in ("tfprune", "contract")]
 STRUCTURED = [tfprune.FrequencyDomain(granularity=name) for name in GRANULARITIES[1:]]
 TYPICAL = ("Dense", "Conv1D", "Conv2DGroups", "Conv3D", "Conv2DTranspose", "SeparableConv2D", "GRU")
+FEW = ("Dense", "Conv2DGroups", "SeparableConv2D")
 POLICIES = ("float32", "mixed_float16")
 
 
 def cases() -> Iterator[Any]:
     """(method, kind, policy): what takes long, and what finds little, is marked slow.
 
-    Every method runs on every kind in float32, and on typical kinds in mixed precision. Settings of
-    a method that are not its default ones, and methods that exist for these tests, run on typical
-    kinds in float32.
+    Every method runs on every kind in float32, and on typical kinds in mixed precision. Methods that
+    exist for these tests run on typical kinds in float32, and structures on a few of these.
     """
     settings: list[tuple[str, Any, bool]] = [
         (cls.__name__, cls, cls.__module__.startswith("tfprune")) for cls in TESTED
     ]
-    for method in STRUCTURED:
-        name = f"{type(method).__name__}-{method.granularity}"
-        settings.append((name, lambda method=method: method, False))
+    structures = [lambda method=method: method for method in STRUCTURED]
+    for method, build in zip(STRUCTURED, structures, strict=True):
+        settings.append((f"{type(method).__name__}-{method.granularity}", build, False))
     for (name, build, default), kind, policy in itertools.product(settings, KINDS, POLICIES):
-        quick = (kind in TYPICAL) + default + (policy == "float32") >= 2
+        typical = FEW if build in structures else TYPICAL
+        quick = (kind in typical) + default + (policy == "float32") >= 2
         marks = () if quick else (pytest.mark.slow,)
         yield pytest.param(build, kind, policy, id=f"{policy}-{name}-{kind}", marks=marks)
 

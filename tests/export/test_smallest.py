@@ -336,7 +336,7 @@ def exported_or_refused(model, folder):
         assert found.bytes > 0
 
 
-@settings(max_examples=8, phases=[Phase.generate])
+@settings(max_examples=4, phases=[Phase.generate])
 @given(model=graphs())
 def test_drawn_graphs(model, tmp_path_factory):
     exported_or_refused(model, tmp_path_factory.mktemp("graph"))
