@@ -31,8 +31,8 @@ POLICIES = ("float32", "mixed_float16")
 def cases() -> Iterator[Any]:
     """(method, kind, policy): what takes long, and what finds little, is marked slow.
 
-    Every method runs on every kind in float32, and on typical kinds in mixed precision. Methods that
-    exist for these tests run on typical kinds in float32, and structures on a few of these.
+    Every method runs on every kind in float32, and on typical kinds in mixed precision. Methods
+    that exist for these tests run on typical kinds in float32, structures on a few of these.
     """
     settings: list[tuple[str, Any, bool]] = [
         (cls.__name__, cls, cls.__module__.startswith("tfprune")) for cls in TESTED
