@@ -184,6 +184,36 @@ class DeepSparse:
         return lambda: self.ask(run=number)[clock]
 
 
+def keep_to(threads: int) -> None:
+    """Every engine to so many threads; before TensorFlow is imported."""
+    for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+
+
+def timed(run: Run, x: Any, threads: int) -> Callable[[], float]:
+    """Seconds of a run: of CPU time with one thread, which other work hardly disturbs."""
+    clock = time.process_time if threads == 1 else time.perf_counter
+
+    def seconds() -> float:
+        start = clock()
+        run(x)
+        return clock() - start
+
+    return seconds
+
+
+def by_turns(runs: dict[Any, Callable[[], float]], rounds: int) -> dict[Any, list[float]]:
+    """Seconds of each run in every round, after three rounds to warm up."""
+    times: dict[Any, list[float]] = {key: [] for key in runs}
+    for number in range(rounds + 3):
+        for key, seconds in runs.items():
+            passed = seconds()
+            if number >= 3:
+                times[key].append(passed)
+    return times
+
+
 def engines(chain: list[Any], size: int, options: argparse.Namespace) -> dict[str, Run]:
     """Name -> run, of the dense engines that are installed."""
     found = {"TensorFlow": dense(chain), "LiteRT": litert(chain, size, options.threads)}
@@ -200,36 +230,22 @@ def measure(
 
     rng = np.random.default_rng(options.seed)
     chains = {s: weights(rng, channels, s, options.structure, options.basis) for s in SPARSITIES}
-    clock = time.process_time if options.threads == 1 else time.perf_counter
     x = rng.normal(size=(1, size, size, channels)).astype("float32")
-
-    def timed(run: Run) -> Callable[[], float]:
-        def seconds() -> float:
-            start = clock()
-            run(x)
-            return clock() - start
-
-        return seconds
 
     runs: dict[tuple[str, int], Callable[[], float]] = {}
     for length in (SHORT, LONG):
         for name, run in engines(chains[SPARSITIES[0]][:length], size, options).items():
-            runs[name, length] = timed(run)
+            runs[name, length] = timed(run, x, options.threads)
         for sparsity, chain in chains.items():
             ours, twin = sparse(chain[:length]), dense(chain[:length])
             expected = twin(x)
             assert np.abs(ours(x) - expected).max() <= 1e-4 * np.abs(expected).max()
-            runs[f"{sparsity:.0%}", length] = timed(ours)
+            runs[f"{sparsity:.0%}", length] = timed(ours, x, options.threads)
             if other:
                 spatial = weights(rng, channels, sparsity, options.structure, "spatial")
                 name, kind = f"DeepSparse {sparsity:.0%}", "cpu" if options.threads == 1 else "wall"
                 runs[name, length] = other.timed(spatial[:length], size, x, kind)
-    times: dict[tuple[str, int], list[float]] = {key: [] for key in runs}
-    for number in range(options.rounds + 3):
-        for key, seconds in runs.items():
-            passed = seconds()
-            if number >= 3:
-                times[key].append(passed)
+    times = by_turns(runs, options.rounds)
     names = dict.fromkeys(name for name, _ in runs)
     return {
         name: 1e6
@@ -253,9 +269,7 @@ def main(arguments: list[str] | None = None) -> None:
     add("--seed", type=int, default=0)
     add("--deepsparse", metavar="PYTHON", help="one that has deepsparse 1.8, as another engine")
     options = parser.parse_args(arguments)
-    for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
-        os.environ[name] = str(options.threads)
-    os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+    keep_to(options.threads)
     from papers import hardware
     from tqdm import tqdm
 

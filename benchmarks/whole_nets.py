@@ -17,13 +17,15 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from conv_speed import DeepSparse, by_turns, keep_to, timed
+
 NETS = ("resnet20", "vgg16-32", "vgg16", "resnet50")
 
 
@@ -127,7 +129,6 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
     """Milliseconds of each engine."""
     import keras
     import numpy as np
-    from conv_speed import DeepSparse
 
     import tfprune
 
@@ -149,8 +150,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
         "LiteRT": litert(model, options.threads),
         "tfprune": frozen(fast),
     }
-    clock = time.process_time if options.threads == 1 else time.perf_counter
-    timed: dict[str, Callable[[], float]] = {}
+    turns: dict[str, Callable[[], float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         if importlib.util.find_spec("tf2onnx"):
             path = onnx_file(model, Path(folder) / "net.onnx")
@@ -160,25 +160,14 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
             path = onnx_file(spatial, Path(folder) / "spatial.onnx")
             number = worker.ask(load=str(path), threads=options.threads)["number"]
             kind = "cpu" if options.threads == 1 else "wall"
-            timed["DeepSparse"] = lambda: worker.ask(run=number)[kind]
+            turns["DeepSparse"] = lambda: worker.ask(run=number)[kind]
     expected = runs["TensorFlow"](x)
     for engine, run in runs.items():
         error = np.abs(run(x) - expected).max() / np.abs(expected).max()
         assert error < 1e-3, (engine, error)
-
-        def seconds(run: Callable[[Any], Any] = run) -> float:
-            start = clock()
-            run(x)
-            return clock() - start
-
-        timed[engine] = seconds
-    found: dict[str, list[float]] = {engine: [] for engine in timed}
-    for turn in range(options.rounds + 3):
-        for engine, one in timed.items():
-            passed = one()
-            if turn >= 3:
-                found[engine].append(1e3 * passed)
-    return {engine: statistics.median(values) for engine, values in found.items()}
+        turns[engine] = timed(run, x, options.threads)
+    found = by_turns(turns, options.rounds)
+    return {engine: 1e3 * statistics.median(values) for engine, values in found.items()}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -192,9 +181,7 @@ def main(arguments: list[str] | None = None) -> None:
     add("--rounds", type=int, default=30)
     add("--deepsparse", metavar="PYTHON", help="one that has deepsparse 1.8")
     options = parser.parse_args(arguments)
-    for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
-        os.environ[name] = str(options.threads)
-    os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+    keep_to(options.threads)
     from papers import hardware
 
     rows = {}

@@ -118,6 +118,13 @@ def test_gradients_are_those_of_the_dense_convolution(strides):
         close(found, expected)
     found = tf.function(lambda: gradients(native))()
     close(found[0], gradients(dense)[0])
+    with tf.GradientTape() as tape:
+        tape.watch(sources[0])
+        y = ops.packed_conv2d(
+            sources[0], tf.constant(np.frombuffer(weights.to_bytes(), np.uint8)), spec
+        )
+        loss = tf.reduce_sum(tf.sin(y))
+    close(tape.gradient(loss, sources[0]), gradients(dense)[0])
 
 
 @pytest.mark.parametrize("storage", ["float32", "bfloat16", "float16"])

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from tfprune.export.stored import smallest as stored_form
-from tfprune.sparse_weights import ConvSpec, SparseWeights
+from tfprune.sparse_weights import SparseWeights
 from tfprune.training import _keras
 from tfprune.training.coefficient_layers import CoefficientConv, bank_and_coefficients
 from tfprune.training.convolutions import as_convolution, sparsest
@@ -78,8 +78,15 @@ def smallest(model: keras.Model, storage: str) -> Prepared:
         return Prepared(model)
     paths = {id(layer): path for path, layer in weighted_layers(model)}
     found = fusions(model)
-    own = {id(fusion): _own(fusion, paths[id(fusion.layer)], storage) for fusion in found}
-    chosen = _worth_it(found, own, storage)
+    own: dict[int, LayerForm] = {}
+    candidates: dict[int, _Candidate] = {}
+    for fusion in found:
+        kernel, bias = fusion.arrays()
+        own[id(fusion)] = _own(fusion, kernel, paths[id(fusion.layer)], storage)
+        packed = _coefficients(fusion, kernel, bias)
+        if packed is not None:
+            candidates[id(fusion)] = _candidate(packed, storage)
+    chosen = _worth_it(candidates, own)
     made: dict[int, Callable[[], keras.Layer]] = {}
     for fusion in found:
         if id(fusion) in chosen:
@@ -102,9 +109,8 @@ def smallest(model: keras.Model, storage: str) -> Prepared:
     return Prepared(changed, after)
 
 
-def _own(fusion: Fusion, path: str, storage: str) -> LayerForm:
+def _own(fusion: Fusion, kernel: np.ndarray, path: str, storage: str) -> LayerForm:
     """A layer with its own kernel, as TFLite keeps it."""
-    kernel, _ = fusion.arrays()
     values, axis = _in_tflite(kernel, fusion)
     stored = stored_form(values, storage, axis)
     form = "sparse" if stored.rows else "dense"
@@ -119,14 +125,13 @@ def _in_tflite(kernel: np.ndarray, fusion: Fusion) -> tuple[np.ndarray, int]:
 
 
 def _worth_it(
-    found: list[Fusion], own: dict[int, LayerForm], storage: str
+    candidates: dict[int, _Candidate], own: dict[int, LayerForm]
 ) -> dict[int, _Candidate]:
     """The layers that get smaller, with the bank that those of a kind share."""
     groups: dict[tuple[object, ...], dict[int, _Candidate]] = {}
-    for fusion in found:
-        one = _candidate(fusion, storage)
-        if one is not None and one.bytes < MARGIN * own[id(fusion)].stored_bytes:
-            groups.setdefault(one.bank_key, {})[id(fusion)] = one
+    for key, one in candidates.items():
+        if one.bytes < MARGIN * own[key].stored_bytes:
+            groups.setdefault(one.bank_key, {})[key] = one
     chosen: dict[int, _Candidate] = {}
     for group in groups.values():
         bank = next(iter(group.values())).bank_bytes
@@ -136,16 +141,11 @@ def _worth_it(
     return chosen
 
 
-def _candidate(fusion: Fusion, storage: str) -> _Candidate | None:
-    kernel, bias = fusion.arrays()
-    packed = _coefficients(fusion, kernel, bias)
-    if packed is None:
-        return None
+def _candidate(packed: SparseWeights, storage: str) -> _Candidate:
     bank, coefficients = bank_and_coefficients(packed)
-    channels = packed.spec.in_channels
-    filters = np.tile(bank[:, :, None], (1, 1, channels, 1)).reshape(1, *bank.shape[:2], -1)
+    filters = bank.reshape(1, *bank.shape[:2], -1)
     stored = stored_form(np.ascontiguousarray(coefficients.T), storage)
-    key = (channels, bank.shape, bank.tobytes())
+    key = (bank.shape, bank.tobytes())
     return _Candidate(packed, stored.bytes, key, stored_form(filters, storage, 3).bytes)
 
 
@@ -170,12 +170,9 @@ def _coefficients(fusion: Fusion, kernel: np.ndarray, bias: np.ndarray) -> Spars
     if found is None:
         return None
     spec, kernel, _ = found
-    plain = ConvSpec(
-        spec.in_channels, spec.out_channels, spec.kernel_size, spec.strides, groups=spec.groups
-    )
     if spec.groups > 1 or max(spec.dilations) > 1 or len(set(spec.strides)) > 1:
         return None
     if fusion.layer.data_format != "channels_last":
         return None
-    packed = sparsest(plain, kernel, bias)
+    packed = sparsest(spec, kernel, bias)
     return packed if packed.spec.basis == "dct" else None

@@ -30,12 +30,6 @@ def entries(data: bytes) -> list[str]:
     ]
 
 
-def holds_sparse(data: bytes) -> bool:
-    """Whether a file holds weights behind DENSIFY."""
-    file = FlatFile(data)
-    return any(file.kind(op) == "DENSIFY" for graph in file.graphs for op in graph.operators)
-
-
 def _opens(file: FlatFile, graph: Any, op: Any) -> bool:
     if file.kind(op) != "CONV_2D":
         return False

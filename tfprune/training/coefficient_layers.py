@@ -40,8 +40,8 @@ class CoefficientConv(keras.layers.Layer):
 
         spec = self.weights_of.spec
         strides = (1, *spec.strides, 1)
-        bank = np.tile(self.bank[:, :, None], (1, 1, spec.in_channels, 1))
-        waves = tf.nn.depthwise_conv2d(inputs, tf.constant(bank), strides, self.padding.upper())
+        bank, word = tf.constant(self.bank), self.padding.upper()
+        waves = tf.nn.depthwise_conv2d(inputs, bank, strides, word)
         y = tf.nn.conv2d(waves, tf.constant(self.coefficients[None, None]), 1, "VALID")
         return self.activation(y + tf.constant(self.weights_of.bias))
 
@@ -55,7 +55,7 @@ class CoefficientConv(keras.layers.Layer):
 
 
 def bank_and_coefficients(weights: SparseWeights) -> tuple[np.ndarray, np.ndarray]:
-    """Filters [kh, kw, f] of the frequencies that are left, and [cin * f, cout] coefficients.
+    """Filters [kh, kw, cin, f] of the frequencies that are left, and coefficients [cin * f, cout].
 
     Filters of three taps are whole numbers, and coefficients hold their scale.
     """
@@ -68,7 +68,8 @@ def bank_and_coefficients(weights: SparseWeights) -> tuple[np.ndarray, np.ndarra
     left = found.any(axis=(1, 2))
     left[0] |= not left.any()
     coefficients = found[left].transpose(1, 0, 2).reshape(-1, cout)
-    return basis[..., left].astype(np.float32), coefficients.astype(np.float32)
+    bank = np.repeat(basis[:, :, None, left], cin, axis=2)
+    return bank.astype(np.float32), coefficients.astype(np.float32)
 
 
 def _rows(size: int) -> tuple[np.ndarray, np.ndarray]:
