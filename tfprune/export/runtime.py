@@ -68,6 +68,10 @@ class Runner:
             get = self._interpreter.get_tensor
             return {name: get(detail["index"]) for name, detail in self.outputs.items()}
 
+    def again(self) -> None:
+        """Compute the last batch once more; nothing is copied in or out."""
+        self._interpreter.invoke()
+
     def _prepare(self, batch: Row) -> None:
         for name, detail in self.inputs.items():
             if tuple(detail["shape"]) != batch[name].shape:
