@@ -71,6 +71,52 @@ def test_bench(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "whole model, batch 1: dense" in capsys.readouterr().out
 
 
+@pytest.fixture(scope="module")
+def lite(folder: Path) -> Path:
+    """The model as a `.tflite` file."""
+    assert main(["export", str(folder / "model.keras"), str(folder / "model.tflite")]) == 0
+    return folder / "model.tflite"
+
+
+def test_bench_tflite(lite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("bench", lite, "--rounds", 3, "--threads", "1")
+    found = result(capsys, *options)
+    assert found["model"] == str(lite) and found["bytes"] == lite.stat().st_size
+    assert found["batch"] == 1 and found["ops"]["FULLY_CONNECTED"] == 2
+    (run,) = found["runs"]
+    assert run["threads"] == 1 and run["rounds"] == 3 and run["ms"] > 0
+    assert main([str(option) for option in options]) == 0
+    printed = capsys.readouterr().out
+    assert "FULLY_CONNECTED x2" in printed and "1 thread, batch 1: " in printed
+
+
+def test_report_tflite(lite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = result(capsys, "report", lite)
+    shapes = {tuple(tensor["shape"]): tensor["density"] for tensor in found["tensors"]}
+    assert shapes == {(16, 6): 1, (3, 16): 1}
+    assert main(["report", str(lite)]) == 0
+    printed = capsys.readouterr().out
+    assert f"{lite.stat().st_size:,} bytes" in printed and "16x6" in printed
+
+
+def test_bad_tflite_files(lite: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    bad, whole = tmp_path / "bad.tflite", lite.read_bytes()
+    (tmp_path / "folder.tflite").mkdir()
+    for command in ("bench", "report"):
+        for absent in (bad, tmp_path / "folder.tflite"):
+            assert "There is no file" in fails(capfd, 2, command, absent)
+        for damaged in (b"", b"just text", whole[:7], whole[:1000], whole[:-30]):
+            bad.write_bytes(damaged)
+            assert "bad.tflite': This is not a" in fails(capfd, 2, command, bad)
+        bad.unlink()
+    line = fails(capfd, 2, "bench", lite, "--batch-size", 3)
+    assert "batch [1] is built into this file" in line
+    for option in (("--html", "r.html"), ("--plot", "r.png"), ("--before", lite)):
+        line = fails(capfd, 2, "report", lite, *option)
+        assert line == f"{option[0]} is for `.keras` files only."
+    assert "for `.keras` files" in fails(capfd, 2, "report", lite, "--input-shape", "3,4")
+
+
 def test_synaptic_strength_and_shrinking(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,7 +198,7 @@ def test_report_on_stdout(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "theoretical_speedup" in text
 
 
-@pytest.mark.parametrize("command", ["demo", "prune", "report", "export"])
+@pytest.mark.parametrize("command", ["demo", "prune", "report", "export", "bench"])
 def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])

@@ -111,6 +111,8 @@ def _prune(options: argparse.Namespace) -> tuple[str, Any]:
 
 
 def _report(options: argparse.Namespace) -> tuple[str, Any]:
+    if options.model.suffix == ".tflite":
+        return _report_tflite(options)
     for path, suffixes in ((options.html, (".html", ".htm")), (options.plot, _PLOTS)):
         if path is not None:
             _check_out(path, suffixes)
@@ -124,6 +126,16 @@ def _report(options: argparse.Namespace) -> tuple[str, Any]:
     if options.plot is not None:
         numbers.plot(options.plot, options.what)
     return str(numbers), numbers.to_dict()
+
+
+def _report_tflite(options: argparse.Namespace) -> tuple[str, Any]:
+    for name in ("html", "plot", "before", "input_shape"):
+        if getattr(options, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} is for `.keras` files only.")
+    from tfprune.export import describe
+
+    found = describe.describe(options.model)
+    return describe.table(found), found
 
 
 def _export(options: argparse.Namespace) -> tuple[str, Any]:
@@ -145,11 +157,17 @@ def _export(options: argparse.Namespace) -> tuple[str, Any]:
 
 
 def _bench(options: argparse.Namespace) -> tuple[str, Any]:
+    batch, threads, rounds = options.batch_size, options.threads, options.rounds
+    if options.model.suffix == ".tflite":
+        from tfprune.export import profile
+
+        found = profile.bench_tflite(options.model, batch, threads, rounds)
+        return profile.table(found), found
     from tfprune import bench
     from tfprune.workflow import read_model
 
     read_model(options.model)  # says what is wrong with a file, before any process is started
-    found = bench.bench(options.model, options.batch_size, options.threads, options.rounds)
+    found = bench.bench(options.model, batch or 1, threads, rounds)
     return bench.table(found), found
 
 
@@ -226,7 +244,7 @@ def _parser() -> argparse.ArgumentParser:
     _prune_options(_command(commands, "prune", _prune, "prune and train a saved model"))
     _report_options(_command(commands, "report", _report, "what is left of a saved model"))
     _export_options(_command(commands, "export", _export, "write a saved model as .tflite"))
-    _bench_options(_command(commands, "bench", _bench, "latency of a model, dense and compact"))
+    _bench_options(_command(commands, "bench", _bench, "latency of a model and its layers"))
     return parser
 
 
@@ -286,7 +304,7 @@ def _prune_options(parser: argparse.ArgumentParser) -> None:
 
 def _report_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("model", type=Path, help="a .keras file")
+    add("model", type=Path, help="a .keras file, or a .tflite file without further options")
     add("--html", type=Path, metavar="FILE", help="write a page too")
     add("--plot", type=Path, metavar="FILE", help="write a .png, .svg or .pdf plot too")
     add(
@@ -320,8 +338,8 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
 
 def _bench_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("model", type=Path, help="a .keras file")
-    add("--batch-size", type=_positive, default=1, help="examples per call")
+    add("model", type=Path, help="a .keras or .tflite file")
+    add("--batch-size", type=_positive, help="examples per call (default: 1, or the file's own)")
     add("--threads", type=_shape, default=(1, 2), metavar="N,N", help="within an op, one run each")
     add("--rounds", type=_positive, default=30, help="calls that are timed")
 
