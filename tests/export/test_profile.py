@@ -32,7 +32,7 @@ def model():
         keras.Input((24, 24, 3)),
         keras.layers.Conv2D(16, 3, name="a"),
         keras.layers.Conv2D(32, 3, strides=2, name="b"),
-        keras.layers.GlobalMaxPooling2D(),
+        keras.layers.Flatten(),
         keras.layers.Dense(5),
     ]
     model = keras.Sequential(layers)
@@ -81,7 +81,7 @@ def test_dense_file_is_described(dense, kept):
     kernel = by_shape(found)[32, 3, 3, 16]
     assert kernel["density"] == kept / 4608
     assert (kernel["type"], kernel["form"], kernel["bytes"]) == ("float32", "dense", 18432)
-    weights = 4 * (16 * 27 + 16 + 4608 + 32 + 5 * 32 + 5)
+    weights = 4 * (16 * 27 + 16 + 4608 + 32 + 5 * 3200 + 5)
     assert weights - 4 * 5 <= found["storage"]["float32"]["bytes"] <= weights
 
 
@@ -143,6 +143,11 @@ def test_batch_that_is_in_the_file(model, tmp_path):
     assert [profile.bench_tflite(place, n, (1,), 3)["batch"] for n in (None, 4)] == [4, 4]
     with pytest.raises(ValueError, match=r"b\.tflite.*batch \[4\] is built into.*Received: 3"):
         profile.bench_tflite(place, 3)
+
+
+def test_a_run_without_threads(dense):
+    with pytest.raises(ValueError, match="at least one number of threads"):
+        profile.bench_tflite(Path(dense.path), threads=())
 
 
 def test_open_sizes_are_refused(tmp_path):

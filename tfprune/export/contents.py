@@ -76,9 +76,7 @@ def _check(data: bytes) -> None:
     try:
         litert.Interpreter(model_content=data, experimental_op_resolver_type=plain)
     except (ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"This is not a whole .tflite file that LiteRT can load: {error}"
-        ) from None
+        raise ValueError(f"This is not a .tflite file that this LiteRT can load: {error}") from None
 
 
 def _op(file: Any, op: Any) -> str:

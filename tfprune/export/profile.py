@@ -42,6 +42,8 @@ def bench_tflite(
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, does not run, or has another batch.
     """
+    if not threads:
+        raise ValueError("`threads` must hold at least one number of threads. Received: none.")
     found, runs = describe(path), []
     for count in threads:
         budget = (rounds, seconds / 3)
