@@ -136,6 +136,8 @@ def _same_group(a: tuple[int, ...], b: tuple[int, ...], rank: int, granularity: 
     if granularity.startswith("block"):
         size = int(granularity[5:])
         return same_place and a[rank] == b[rank] and a[-1] // size == b[-1] // size
+    if granularity == "input4":
+        return same_place and a[-1] == b[-1] and a[rank] // 4 == b[rank] // 4
     return a == b
 
 

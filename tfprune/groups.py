@@ -4,13 +4,14 @@
 |---|---|---|
 | coefficient | one | kh * kw * cin * cout |
 | block4, block8 | 4 or 8 neighbouring output channels of one (cin, u, v) | [k, cin, cout / 4] |
+| input4 | 4 neighbouring input channels of one (cout, u, v) | [k, cin / 4, cout] |
 | row | all output channels of one (cin, u, v) | [k, cin] |
 | frequency | one (u, v) of the whole layer | [k] |
 | band | all (u, v) with one u + v of the whole layer | [2k - 1] |
 
 A group is judged by the root mean square of its entries. The last block of a row is shorter where
-cout is no multiple. Biases, and `frequency` and `band` in weights that have no spatial axes, are
-single entries.
+cout (of input4: cin) is no multiple. Biases, and `frequency` and `band` in weights that have no
+spatial axes, are single entries.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tfprune import transforms
 from tfprune.method import WeightSpec
 
 Tensor = Any
-GRANULARITIES = ("coefficient", "block4", "block8", "row", "frequency", "band")
+GRANULARITIES = ("coefficient", "block4", "block8", "input4", "row", "frequency", "band")
 
 
 def check_granularity(granularity: Any) -> None:
@@ -52,8 +53,14 @@ class Groups:
 
     @property
     def block(self) -> int:
-        """Output channels in a block."""
-        return int(self.kind.removeprefix("block")) if self.kind.startswith("block") else 1
+        """Channels in a block, output channels or (input4) input channels."""
+        blocks = self.kind.startswith(("block", "input"))
+        return int(self.kind.removeprefix("block").removeprefix("input")) if blocks else 1
+
+    @property
+    def axis(self) -> int:
+        """Of [k, cin, cout], the one that blocks lie along."""
+        return 1 if self.kind.startswith("input") else 2
 
     @property
     def sizes(self) -> np.ndarray:
@@ -65,8 +72,12 @@ class Groups:
             return np.full((k, 1, 1), cin * cout)
         if self.kind == "row":
             return np.full((k, cin, 1), cout)
-        starts = np.arange(0, cout, self.block)
-        return np.broadcast_to(np.minimum(cout - starts, self.block), (k, cin, len(starts)))
+        channels = (k, cin, cout)[self.axis]
+        starts = np.arange(0, channels, self.block)
+        lengths = np.minimum(channels - starts, self.block)
+        if self.axis == 1:
+            return np.broadcast_to(lengths[:, None], (k, len(starts), cout))
+        return np.broadcast_to(lengths, (k, cin, len(starts)))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -91,10 +102,11 @@ class Groups:
         elif self.kind == "row":
             sums = ops.sum(squares, axis=2, keepdims=True)
         else:
-            k, cin, blocks = self.shape
-            missing = blocks * self.block - squares.shape[2]
-            padded = ops.pad(squares, ((0, 0), (0, 0), (0, missing)))
-            sums = ops.sum(ops.reshape(padded, (k, cin, blocks, self.block)), axis=3)
+            axis, shape = self.axis, self.shape
+            missing = shape[axis] * self.block - squares.shape[axis]
+            padded = ops.pad(squares, [(0, missing if i == axis else 0) for i in range(3)])
+            blocks = (*shape[: axis + 1], self.block, *shape[axis + 1 :])
+            sums = ops.sum(ops.reshape(padded, blocks), axis=axis + 1)
         return ops.sqrt(sums / ops.convert_to_tensor(self.sizes.astype("float32")))
 
     def _per_band(self, sums: Tensor) -> Tensor:
@@ -110,6 +122,8 @@ class Groups:
             )
         if self.kind == "frequency":
             return entries[:, :1, :1]
+        if self.axis == 1:
+            return entries[:, :: self.block]
         return entries[:, :, :1] if self.kind == "row" else entries[:, :, :: self.block]
 
     def to_mask(self, kept: Tensor) -> Tensor:
@@ -118,5 +132,5 @@ class Groups:
         if self.kind == "band":
             kept = ops.take(kept, transforms.bands(self.spec), axis=0)
         if self.block > 1:
-            kept = ops.repeat(kept, self.block, axis=2)[:, :, : full[2]]
+            kept = ops.repeat(kept, self.block, axis=self.axis)[:, : full[1], : full[2]]
         return transforms.from_canonical(ops.broadcast_to(kept, full), self.spec)

@@ -10,42 +10,103 @@ from typing import Any
 
 import keras
 
-from tfprune.export import forms, sparse_file, sparse_mode
+from tfprune.export import blocks, forms, mobile, sparse_file, sparse_mode
+from tfprune.export.flat import FlatFile
+from tfprune.export.layer_form import LayerForm
 from tfprune.export.result import ExportError
 from tfprune.export.runtime import Row
-from tfprune.export.storage import STORAGES, VALUES, Storage
+from tfprune.export.storage import FLOAT32, STORAGES, VALUES, Storage
 from tfprune.export.view import View
 
-Build = Callable[[View, Storage, list[Row]], bytes]
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """The bytes of a file, and what there is to say of its layers and of itself."""
+
+    data: bytes
+    layers: tuple[LayerForm, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+Build = Callable[[View, Storage, list[Row]], Built]
 Prepare = Callable[[keras.Model, str], forms.Prepared]
 
 _SIGNATURE = "serving_default"
 
 
-def dense(view: View, storage: Storage, calibration: list[Row]) -> bytes:
+def dense(view: View, storage: Storage, calibration: list[Row]) -> Built:
     """Convert with ordinary dense tensors; runs on every TFLite runtime. No sparsity option."""
     with tempfile.TemporaryDirectory() as folder, _explained(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"(?s).*tf\.lite\.Interpreter is deprecated")
         _save(view, folder)
-        return _convert(folder, storage, calibration)
+        return Built(_convert(folder, storage, calibration))
 
 
-def smallest(view: View, storage: Storage, calibration: list[Row]) -> bytes:
+def smallest(view: View, storage: Storage, calibration: list[Row]) -> Built:
     """Convert, then store the weights as compressed rows.
 
     Raises:
         ExportError: where a phone's runtime would compute the sparse graph wrongly.
     """
-    plain = dense(view, STORAGES["float32"], [])
-    data = sparse_file.store(plain, storage.name)
-    found = sparse_mode.entries(plain)
-    if found and "DENSIFY" in op_counts(data):
+    plain = dense(view, STORAGES["float32"], []).data
+    data = sparse_file.store(FlatFile(plain), storage.name)
+    opened, ops = sparse_mode.check(plain).entries, op_counts(data)
+    ends = any(kind in ops for kind in sparse_mode.SINKS)
+    if opened and ends and "DENSIFY" in ops and sparse_mode.check(data).complaints:
         raise ExportError(
-            f"With sparse weights, phones would compute this model wrongly: {found[0]} opens "
+            f"With sparse weights, phones would compute this model wrongly: {opened[0]} opens "
             "XNNPACK's sparse mode, which the layers behind it do not fit. Use target='dense', or "
             'give that convolution another stride, padding="same", or a fourth input channel.'
         )
-    return data
+    return Built(data)
+
+
+def mobile_sparse(view: View, storage: Storage, calibration: list[Row]) -> Built:
+    """Convert, put the graph in the form of XNNPACK's sparse mode, store compressed rows.
+
+    Raises:
+        ExportError: with a sentence for everything that stands in the way of the mode.
+    """
+    plain = dense(view, STORAGES["float32"], []).data
+    found = mobile.rewrite(plain, storage.name)
+    complaints = list(found.complaints)
+    if not complaints:
+        data = sparse_file.store(found.file, storage.name, found.norms)
+        checked = sparse_mode.check(data)
+        complaints += checked.complaints
+        if not complaints and not checked.runs:
+            complaints.append(
+                f"only {checked.zeros:.0%} of the weights of its 1x1 convolutions are zeros, and "
+                f"the mode is taken from {sparse_mode.LEAST_ZEROS:.0%} on: prune more"
+            )
+    if complaints:
+        raise ExportError(
+            "This model does not run in XNNPACK's sparse mode from its entry to its global average "
+            f"pooling. {'; '.join(complaints[:8])}{_and_more(complaints[8:])}. Change that, or use "
+            "target='smallest' or 'dense'."
+        )
+    return Built(data, found.layers)
+
+
+def mobile_sparse_block(view: View, storage: Storage, calibration: list[Row]) -> Built:
+    """Convert, and compute the layers that have 1x4 blocks of zeros by TFLite's block kernel.
+
+    Raises:
+        ExportError: where there is no such layer.
+    """
+    data, layers = blocks.rewrite(dense(view, storage, []).data)
+    if not any(layer.form == "blocks" for layer in layers):
+        reasons = [f"'{layer.name}': {layer.note}" for layer in layers]
+        raise ExportError(
+            "No layer of this model gets faster as 1x4 blocks of weights along its inputs. "
+            f"{'; '.join(reasons[:8])}{_and_more(reasons[8:])}. Prune with "
+            "FrequencyDomain(granularity='input4'), or use another target."
+        )
+    return Built(data, layers)
+
+
+def _and_more(left: list[str]) -> str:
+    return f"; and {len(left)} more" if left else ""
 
 
 def _as_it_is(model: keras.Model, storage: str) -> forms.Prepared:
@@ -70,7 +131,12 @@ class Target:
 
 TARGETS = {
     target.name: target
-    for target in (Target("dense", dense), Target("smallest", smallest, forms.smallest, VALUES))
+    for target in (
+        Target("dense", dense),
+        Target("smallest", smallest, forms.smallest, VALUES),
+        Target("mobile-sparse", mobile_sparse, storages=VALUES),
+        Target("mobile-sparse-block", mobile_sparse_block, storages=FLOAT32),
+    )
 }
 
 

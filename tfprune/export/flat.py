@@ -6,6 +6,19 @@ from typing import Any
 
 import numpy as np
 
+OPTIONS = {
+    "CONV_2D": "Conv2DOptions",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
+    "FULLY_CONNECTED": "FullyConnectedOptions",
+    "ADD": "AddOptions",
+    "CONCATENATION": "ConcatenationOptions",
+    "MEAN": "ReducerOptions",
+    "PAD": "PadOptions",
+    "RESHAPE": "ReshapeOptions",
+    "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighborOptions",
+}
+STORED = ("float32", "float16", "int8")
+
 
 class FlatFile:
     """The objects of a file, and what edits of it need.
@@ -38,25 +51,40 @@ class FlatFile:
             return None
         return np.frombuffer(bytes(data), "<f4").reshape([int(n) for n in tensor.shape])
 
-    def add_constant(self, graph: Any, like: Any, values: np.ndarray, **fields: Any) -> int:
-        """A constant tensor of the shape of another; returns its number."""
+    def values(self, tensor: Any) -> np.ndarray:
+        """What a constant tensor holds, without the zeros that a sparse one leaves out."""
+        kinds = {getattr(self.schema.TensorType, k.upper()): np.dtype(k) for k in STORED}
+        data = self.model.buffers[tensor.buffer].data
+        return np.frombuffer(b"" if data is None else bytes(data), kinds[tensor.type])
+
+    def numbers(self, tensor: Any) -> np.ndarray | None:
+        """The values of a constant int32 tensor, such as a PAD's amounts, else None."""
+        data = self.model.buffers[tensor.buffer].data
+        if data is None or tensor.type != self.schema.TensorType.INT32:
+            return None
+        return np.frombuffer(bytes(data), "<i4").reshape([int(n) for n in tensor.shape])
+
+    def add_constant(self, graph: Any, shape: Any, values: np.ndarray, **fields: Any) -> int:
+        """A constant tensor; returns its number. `values` need not be as many as `shape` says."""
         buffer = self.schema.BufferT()
         buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
         self.model.buffers.append(buffer)
-        return self.add_tensor(graph, like, buffer=len(self.model.buffers) - 1, **fields)
+        return self.add_tensor(graph, shape, buffer=len(self.model.buffers) - 1, **fields)
 
-    def add_tensor(self, graph: Any, like: Any, buffer: int = 0, **fields: Any) -> int:
-        """A tensor of the shape of another, without values; returns its number."""
+    def add_tensor(self, graph: Any, shape: Any, buffer: int = 0, **fields: Any) -> int:
+        """A tensor without values, float32 where `fields` name no type; returns its number."""
         tensor = self.schema.TensorT()
-        tensor.shape, tensor.name, tensor.buffer = like.shape, like.name, buffer
-        tensor.hasRank, tensor.type = True, fields.pop("type", like.type)
+        tensor.shape, tensor.name, tensor.buffer = np.array(shape, np.int32), b"", buffer
+        tensor.hasRank, tensor.type = True, self.schema.TensorType.FLOAT32
         for name, value in fields.items():
             setattr(tensor, name, value)
         graph.tensors.append(tensor)
         return len(graph.tensors) - 1
 
-    def add_op(self, kind: str, version: int, inputs: list[int], outputs: list[int]) -> Any:
-        """An op without options, which is not in a graph yet."""
+    def add_op(
+        self, kind: str, version: int, inputs: list[int], outputs: list[int], **options: Any
+    ) -> Any:
+        """An op which is not in a graph yet; `options` are the fields of its options."""
         number = getattr(self.schema.BuiltinOperator, kind)
         codes = self.model.operatorCodes
         known = [(code.builtinCode, code.version) for code in codes]
@@ -68,7 +96,30 @@ class FlatFile:
             known.append((number, version))
         op = self.schema.OperatorT()
         op.opcodeIndex, op.inputs, op.outputs = known.index((number, version)), inputs, outputs
+        if options:
+            self._set_options(op, kind, options)
         return op
+
+    def _set_options(self, op: Any, kind: str, options: dict[str, Any]) -> None:
+        """The fields of the options of an op, whose class has its name in another spelling."""
+        name = OPTIONS[kind]
+        op.builtinOptionsType = getattr(self.schema.BuiltinOptions, name)
+        op.builtinOptions = getattr(self.schema, f"{name}T")()
+        for field, value in options.items():
+            if not hasattr(op.builtinOptions, field):
+                raise AttributeError(f"{name} has no field {field!r}.")
+            setattr(op.builtinOptions, field, value)
+
+    def drop_unread(self, graph: Any) -> None:
+        """Ops whose results nothing reads any more go."""
+        ops = list(graph.operators)
+        while True:
+            read = {int(n) for op in ops for n in op.inputs} | {int(n) for n in graph.outputs}
+            left = [op for op in ops if read & {int(n) for n in op.outputs}]
+            if len(left) == len(ops):
+                graph.operators = left
+                return
+            ops = left
 
     def to_bytes(self) -> bytes:
         """The file, with every buffer once and none that nothing uses."""

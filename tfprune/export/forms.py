@@ -15,6 +15,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from tfprune.export.layer_form import LayerForm
 from tfprune.export.stored import smallest as stored_form
 from tfprune.sparse_weights import SparseWeights
 from tfprune.training import _keras
@@ -25,26 +26,6 @@ from tfprune.training.layers import weighted_layers
 from tfprune.training.rebuilding import identity, rebuilt
 
 MARGIN = 0.9  # coefficients are taken below this fraction: they cost time and memory
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerForm:
-    """What became of a layer in a file.
-
-    Attributes:
-        name: path of the layer.
-        form: "coefficients" (a bank of filters and a sparse 1x1 convolution), "sparse" (its own
-            kernel with zeros) or "dense".
-        density: of what is stored.
-        dense_bytes, stored_bytes: of the kernel, as dense float32 and as it is stored, about; with
-            its share of the bank, where layers have one together.
-    """
-
-    name: str
-    form: str
-    density: float
-    dense_bytes: int
-    stored_bytes: int
 
 
 @dataclasses.dataclass(frozen=True)

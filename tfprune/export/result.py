@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from tfprune.export.forms import LayerForm
+from tfprune.export.layer_form import LayerForm
 
 
 class ExportError(RuntimeError):
@@ -59,7 +59,7 @@ class ExportResult:
         ]
         lines += [
             f"  layer    {x.name}: {x.form}, density {x.density:.4f}, {x.dense_bytes:,} -> "
-            f"{x.stored_bytes:,} bytes"
+            f"{x.stored_bytes:,} bytes" + (f"; {x.note}" if x.note else "")
             for x in self.layers
         ]
         return "\n".join(lines + [f"  note     {note}" for note in self.notes])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,16 +24,16 @@ WEIGHTS_OF = {"CONV_2D": 1, "FULLY_CONNECTED": 1, "DEPTHWISE_CONV_2D": 1}
 CHANNELS_OF = {"CONV_2D": 0, "FULLY_CONNECTED": 0, "DEPTHWISE_CONV_2D": 3}
 
 
-def store(data: bytes, storage: str) -> bytes:
+def store(file: FlatFile, storage: str, norms: Mapping[int, np.ndarray] | None = None) -> bytes:
     """The file with the weights of its convolutions and dense layers in their smallest form.
 
     Args:
-        data: a `.tflite` file with float32 weights.
+        file: with float32 weights; it is changed.
         storage: of the values, "float32", "float16" or "int8".
+        norms: tensor of weights -> see `stored.smallest`; of a file with one graph.
     """
-    file = FlatFile(data)
     for graph in file.graphs:
-        _Packer(file, graph, storage).run()
+        _Packer(file, graph, storage, norms or {}).run()
     return file.to_bytes()
 
 
@@ -43,6 +44,7 @@ class _Packer:
     file: FlatFile
     graph: Any
     storage: str
+    norms: Mapping[int, np.ndarray]
 
     def run(self) -> None:
         made: dict[int, int] = {}
@@ -63,7 +65,9 @@ class _Packer:
             if number not in made:
                 key = (CHANNELS_OF[kind], values.shape, values.tobytes())
                 if key not in known:
-                    stored = smallest(values, self.storage, CHANNELS_OF[kind])
+                    stored = smallest(
+                        values, self.storage, CHANNELS_OF[kind], self.norms.get(number)
+                    )
                     known[key] = self._replace(number, stored, first)
                 made[number] = known[key]
             op.inputs = [made[number] if i == place else int(n) for i, n in enumerate(op.inputs)]
@@ -74,21 +78,21 @@ class _Packer:
         """The tensor that takes the place of one, or itself."""
         if stored.kind == "float32" and not stored.rows:
             return number
-        tensor, types = self.graph.tensors[number], self.file.schema.TensorType
+        shape, types = self.graph.tensors[number].shape, self.file.schema.TensorType
         dtype = getattr(types, stored.kind.upper())
         quantization = self._scaled(stored) if stored.kind == "int8" else None
         fields: dict[str, Any] = {"type": dtype, "quantization": quantization}
         if stored.rows:
             kept = stored.kept
             rows = {**fields, "sparsity": self._rows(kept)}
-            packed = self.file.add_constant(self.graph, tensor, stored.values[kept], **rows)
-            found = self.file.add_tensor(self.graph, tensor, **fields)
+            packed = self.file.add_constant(self.graph, shape, stored.values[kept], **rows)
+            found = self.file.add_tensor(self.graph, shape, **fields)
             ops.append(self.file.add_op("DENSIFY", 1, [packed], [found]))
         else:
-            found = self.file.add_constant(self.graph, tensor, stored.values, **fields)
+            found = self.file.add_constant(self.graph, shape, stored.values, **fields)
         if stored.kind == "float32":
             return found
-        plain = self.file.add_tensor(self.graph, tensor, type=types.FLOAT32)
+        plain = self.file.add_tensor(self.graph, shape)
         per_channel = len(stored.scales) > 1
         version = 5 if stored.rows or per_channel else 3 if stored.kind == "float16" else 2
         ops.append(self.file.add_op("DEQUANTIZE", version, [found], [plain]))
@@ -115,21 +119,10 @@ class _Packer:
         last = schema.DimensionMetadataT()
         last.format = schema.DimensionType.SPARSE_CSR
         segments = np.concatenate([[0], np.cumsum(rows.sum(1))])
-        last.arraySegmentsType, last.arraySegments = self._vector(segments)
-        last.arrayIndicesType, last.arrayIndices = self._vector(np.nonzero(rows)[1])
+        last.arraySegmentsType, last.arraySegments = index_vector(schema, segments)
+        last.arrayIndicesType, last.arrayIndices = index_vector(schema, np.nonzero(rows)[1])
         found.dimMetadata.append(last)
         return found
-
-    def _vector(self, numbers: np.ndarray) -> tuple[int, Any]:
-        """Whole numbers in the smallest type that holds them."""
-        schema, most = self.file.schema, int(numbers.max(initial=0))
-        kinds = (("Uint8Vector", np.uint8), ("Uint16Vector", np.uint16), ("Int32Vector", np.int32))
-        for name, dtype in kinds:
-            if most <= np.iinfo(dtype).max:
-                vector = getattr(schema, f"{name}T")()
-                vector.values = numbers.astype(dtype)
-                return getattr(schema.SparseIndexVector, name), vector
-        raise ValueError(f"A tensor of more than 2^31 entries cannot be stored: {most}.")
 
     def _shorten_names(self) -> None:
         """Names of inputs and outputs stay."""
@@ -137,3 +130,15 @@ class _Packer:
         for number, tensor in enumerate(self.graph.tensors):
             if number not in kept:
                 tensor.name = str(number).encode()
+
+
+def index_vector(schema: Any, numbers: np.ndarray) -> tuple[int, Any]:
+    """Whole numbers in the smallest type that holds them, and that type."""
+    most = int(numbers.max(initial=0))
+    kinds = (("Uint8Vector", np.uint8), ("Uint16Vector", np.uint16), ("Int32Vector", np.int32))
+    for name, dtype in kinds:
+        if most <= np.iinfo(dtype).max:
+            vector = getattr(schema, f"{name}T")()
+            vector.values = numbers.astype(dtype)
+            return getattr(schema.SparseIndexVector, name), vector
+    raise ValueError(f"A tensor of more than 2^31 entries cannot be stored: {most}.")

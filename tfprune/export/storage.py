@@ -42,6 +42,8 @@ VALUES = {
     for name in ("float32", "float16", "int8")
 }
 
+FLOAT32 = {"float32": STORAGES["float32"]}
+
 
 def find_storage(
     name: object, tolerance: object, known: Mapping[str, Storage] = STORAGES

@@ -48,18 +48,21 @@ class Stored:
         return kept
 
 
-def smallest(values: np.ndarray, storage: str, axis: int = 0) -> Stored:
+def smallest(
+    values: np.ndarray, storage: str, axis: int = 0, norms: np.ndarray | None = None
+) -> Stored:
     """The smallest form of a float32 tensor whose last axis makes the columns of rows.
 
     Args:
         values: as TFLite has them, [cout, kh, kw, cin], [cout, cin] or [1, kh, kw, cout].
         storage: "float32", "float16" or "int8".
         axis: of the output channels.
+        norms: what an error of each output channel is compared with; None: its own norm.
     """
     plain = Stored("float32", values, np.ones(1), axis, False, values.nbytes)
     if values.nbytes < LEAST:
         return plain
-    kind, stored, scales = _typed(values, storage, axis)
+    kind, stored, scales = _typed(values, storage, axis, norms)
     count = max(int(np.count_nonzero(stored)), 1)
     columns = stored.shape[-1]
     rows = csr_bytes(count, stored.size // columns, columns, stored.itemsize)
@@ -77,7 +80,9 @@ def csr_bytes(count: int, rows: int, columns: int, value_bytes: int) -> int:
     return count * (value_bytes + index) + (rows + 1) * pointer
 
 
-def _typed(values: np.ndarray, storage: str, axis: int) -> tuple[str, np.ndarray, np.ndarray]:
+def _typed(
+    values: np.ndarray, storage: str, axis: int, norms: np.ndarray | None
+) -> tuple[str, np.ndarray, np.ndarray]:
     """Kind, values and scales."""
     one = np.ones(1, np.float32)
     largest = float(np.abs(values).max(initial=0.0))
@@ -90,18 +95,21 @@ def _typed(values: np.ndarray, storage: str, axis: int) -> tuple[str, np.ndarray
             scales = np.maximum(scales.astype(np.float32) / 127, np.finfo(np.float32).tiny)
             shape = [len(scales) if i == axis else 1 for i in range(values.ndim)]
             found = np.clip(np.round(values / scales.reshape(shape)), -127, 127)
-            if _lost(values, found * scales.reshape(shape), others) <= most:
+            if _lost(values, found * scales.reshape(shape), others, norms) <= most:
                 return "int8", found.astype(np.int8), scales
     if storage in ("int8", "float16") and largest < np.finfo(np.float16).max:
         half = values.astype(np.float16)
         others = tuple(i for i in range(values.ndim) if i != axis)
-        if _lost(values, half.astype(np.float32), others) <= ONE_SCALE:
+        if _lost(values, half.astype(np.float32), others, norms) <= ONE_SCALE:
             return "float16", half, one
     return "float32", values, one
 
 
-def _lost(values: np.ndarray, found: np.ndarray, others: tuple[int, ...]) -> float:
+def _lost(
+    values: np.ndarray, found: np.ndarray, others: tuple[int, ...], norms: np.ndarray | None
+) -> float:
     """The largest fraction of its norm that an output channel loses."""
     wanted = np.sqrt(np.square(values, dtype=np.float64).sum(axis=others))
+    wanted = wanted if norms is None else norms
     error = np.sqrt(np.square(found - values, dtype=np.float64).sum(axis=others))
     return float(np.max(error / np.where(wanted > 0, wanted, 1.0), initial=0.0))

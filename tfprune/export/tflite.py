@@ -7,10 +7,10 @@ from typing import Any
 
 import keras
 
-from tfprune.export.convert import Build, check_calibration, find_target, op_counts
+from tfprune.export.convert import Build, Built, check_calibration, find_target, op_counts
 from tfprune.export.data import OPEN_DIMENSION, random_rows, read_rows, take_dtypes
 from tfprune.export.files import gzip_size, write_atomically
-from tfprune.export.forms import LayerForm
+from tfprune.export.layer_form import LayerForm
 from tfprune.export.precision import float32_compute
 from tfprune.export.result import ExportError, ExportResult
 from tfprune.export.runtime import Row, Runner
@@ -72,10 +72,11 @@ def export_tflite(
     other = dataclasses.replace(view, model=prepared.model)
     with float32_compute(plain) as replaced, float32_compute(prepared.model):
         expected = run_keras(view, rows)
-        data, verdict = _build_verified(kind.build, other, stored, calibration, rows, expected)
-    notes = (*prepared.notes, *_notes(view, rows, expected, replaced, source))
-    write_atomically(place, data)
-    return _result(place, target, stored, data, verdict, source, notes, prepared.layers)
+        built, verdict = _build_verified(kind.build, other, stored, calibration, rows, expected)
+    notes = (*prepared.notes, *built.notes, *_notes(view, rows, expected, replaced, source))
+    write_atomically(place, built.data)
+    layers = built.layers or prepared.layers
+    return _result(place, target, stored, built.data, verdict, source, notes, layers)
 
 
 def _check_model(model: Any) -> None:
@@ -124,15 +125,15 @@ def _build_verified(
     calibration: list[Row],
     rows: list[Row],
     expected: list[Row],
-) -> tuple[bytes, Verdict]:
+) -> tuple[Built, Verdict]:
     """Build the file and verify it; a quantised one only after its float32 form agreed."""
     if not storage.exact:
-        plain = build(view, STORAGES["float32"], [])
+        plain = build(view, STORAGES["float32"], []).data
         verify(plain, STORAGES["float32"], rows, expected)
         if storage.calibrated:
             check_calibration(plain)
-    data = build(view, storage, calibration)
-    return data, verify(data, storage, rows, expected)
+    built = build(view, storage, calibration)
+    return built, verify(built.data, storage, rows, expected)
 
 
 def _notes(

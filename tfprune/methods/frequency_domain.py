@@ -73,7 +73,8 @@ class FrequencyDomain(ThresholdMethod):
             entries and the DCT of the inputs.
         band: a band function (`tfprune.bands`), such as `Beta(1.5)`; None: one threshold (FDNP).
         granularity: what is pruned together (`tfprune.groups`): "coefficient", "block4", "block8",
-            "row", "frequency" or "band". Moments and thresholds are then those of the groups' RMS.
+            "input4", "row", "frequency" or "band". Moments and thresholds are then those of the
+            groups' RMS.
         supports: {regular expression of layer names: (height, width)} of the feature map that a
             flatten in front of a dense layer unrolled (channels last). Without it they are found
             in the graph, where there is one. A dense layer without a map is plain surgery.

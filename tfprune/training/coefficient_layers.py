@@ -61,7 +61,7 @@ def bank_and_coefficients(weights: SparseWeights) -> tuple[np.ndarray, np.ndarra
     """
     dense = weights.dense()
     kh, kw, cin, cout = dense.shape
-    (vertical, down), (horizontal, across) = (_rows(n) for n in (kh, kw))
+    (vertical, down), (horizontal, across) = (whole_rows(n) for n in (kh, kw))
     basis = np.einsum("up,vq->pquv", vertical, horizontal).reshape(kh, kw, -1)
     scaled = dense * (down[:, None] * across)[..., None, None]
     found = scaled.reshape(kh * kw, cin, cout)
@@ -72,7 +72,7 @@ def bank_and_coefficients(weights: SparseWeights) -> tuple[np.ndarray, np.ndarra
     return bank.astype(np.float32), coefficients.astype(np.float32)
 
 
-def _rows(size: int) -> tuple[np.ndarray, np.ndarray]:
+def whole_rows(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the transform, and what scales each to the orthonormal one."""
     rows = np.asarray(dct_matrix(size), np.float64)
     if size != 3:

@@ -58,10 +58,16 @@ def _padded(spec: ConvSpec, word: str) -> tuple[ConvSpec, bool]:
 
 def sparsest(spec: ConvSpec, kernel: np.ndarray, bias: np.ndarray) -> SparseWeights:
     """In the basis in which the kernel has fewer non-zeros."""
-    vertical, horizontal = (np.asarray(dct_matrix(n), np.float64) for n in spec.kernel_size)
-    waves = np.einsum("up,vq,pqio->uvio", vertical, horizontal, kernel.astype(np.float64))
-    largest = np.abs(waves).max(initial=0.0, axis=(0, 1), keepdims=True)
-    waves[np.abs(waves) <= ROUNDING * largest] = 0
+    waves = dct_coefficients(kernel)
     dct = np.count_nonzero(waves.astype(np.float32)) < np.count_nonzero(kernel)
     spec = dataclasses.replace(spec, basis="dct" if dct else "spatial")
     return SparseWeights.from_dense(waves if dct else kernel, spec, bias)
+
+
+def dct_coefficients(kernel: np.ndarray) -> np.ndarray:
+    """Of a kernel [kh, kw, cin, cout], float64, with zeros in place of what is but rounding."""
+    vertical, horizontal = (np.asarray(dct_matrix(n), np.float64) for n in kernel.shape[:2])
+    waves = np.einsum("up,vq,pqio->uvio", vertical, horizontal, kernel.astype(np.float64))
+    largest = np.abs(waves).max(initial=0.0, axis=(0, 1), keepdims=True)
+    waves[np.abs(waves) <= ROUNDING * largest] = 0
+    return waves

@@ -1,0 +1,135 @@
+"""The target "mobile-sparse-block": convolutions as dense layers of 1x4 blocks."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from sparse_nets import inputs_of, zeros
+
+import tfprune
+from tfprune.export import ExportError, export_tflite, predict_tflite
+from tfprune.export.blocks import cost
+from tfprune.export.flat import FlatFile
+from tfprune.transforms import dct_matrix
+
+L = keras.layers
+
+
+def blocks_of_zeros(model, density=0.08, dct=True):
+    """Random kernels whose entries come in fours of neighbouring inputs."""
+    rng = np.random.default_rng(3)
+    for layer in model._flatten_layers():
+        if not isinstance(layer, (L.Conv2D, L.Dense)):
+            continue
+        *_, cin, cout = layer.kernel.shape
+        shape = layer.kernel.shape
+        kept = np.repeat(rng.random((*shape[:-2], -(-cin // 4), cout)) < density, 4, axis=-2)
+        kernel = rng.normal(size=shape) * kept[..., :cin, :] / np.sqrt(density * cin)
+        if dct and len(shape) == 4:
+            vertical, horizontal = (np.asarray(dct_matrix(n)) for n in shape[:2])
+            kernel = np.einsum("up,vq,uvio->pqio", vertical, horizontal, kernel)
+        layer.kernel.assign(kernel)
+        if layer.use_bias:
+            layer.bias.assign(rng.normal(size=layer.bias.shape))
+    return model
+
+
+def wild():
+    """What no sparse mode takes: valid padding, dilation, pools, several outputs."""
+    inputs = keras.Input((14, 14, 3))
+    x = L.Conv2D(32, 3, activation="relu", name="first")(inputs)
+    x = L.Conv2D(48, 3, 2, padding="same", activation="relu", name="strided")(x)
+    y = L.Conv2D(48, 3, padding="same", dilation_rate=2, name="dilated")(x)
+    x = L.MaxPooling2D(2)(L.Activation("tanh")(L.Add()([x, y])))
+    x = L.Conv2D(64, 1, activation="relu", name="pointwise")(x)
+    z = L.Conv2D(32, 1, 2, name="every_second")(x)
+    x = L.Conv2D(40, (1, 3), activation="relu6", name="flat")(x)
+    hidden = L.Dense(64, activation="relu", name="hidden")(L.Flatten()(x))
+    return keras.Model(inputs, [L.Dense(10, name="head")(hidden), z])
+
+
+def ops_of(path):
+    file = FlatFile(path.read_bytes())
+    (graph,) = file.graphs
+    return file, graph, [file.kind(op) for op in graph.operators]
+
+
+@pytest.mark.parametrize("dct", [True, False])
+def test_files_are_right(dct, tmp_path):
+    model = blocks_of_zeros(wild(), dct=dct)
+    x = inputs_of(model)
+    dense = export_tflite(model, tmp_path / "d.tflite", samples=x)
+    found = export_tflite(model, tmp_path / "b.tflite", "mobile-sparse-block", samples=x)
+    forms = {layer.name.removesuffix("_1"): layer for layer in found.layers}
+    assert {n for n, one in forms.items() if one.form == "dense"} == {
+        "first",
+        "flat",
+        "every_second",
+    }
+    assert "multiple of 4" in forms["first"].note and "hold an entry" in forms["every_second"].note
+    assert forms["pointwise"].density == pytest.approx(0.08, abs=0.03)
+    assert ("9 DCT filters" if dct else "9 shifts") in forms["strided"].note
+    got = predict_tflite(found.path, x)
+    for name, wanted in zip(sorted(got), model.predict(x, verbose=0), strict=True):
+        np.testing.assert_allclose(got[name], wanted, rtol=1e-4, atol=1e-4)
+    assert found.bytes < 0.6 * dense.bytes
+
+
+def test_no_weights_are_unpacked_and_batches_may_grow(tmp_path):
+    inputs = keras.Input((8, 8, 16))
+    x = L.Conv2D(64, 3, padding="same")(inputs)
+    model = blocks_of_zeros(keras.Model(inputs, L.GlobalAveragePooling2D()(x)))
+    export_tflite(model, tmp_path / "b.tflite", "mobile-sparse-block")
+    _, _, kinds = ops_of(tmp_path / "b.tflite")
+    assert "DENSIFY" not in kinds and "CONV_2D" not in kinds
+    assert kinds.count("DEPTHWISE_CONV_2D") == 9 and kinds.count("FULLY_CONNECTED") == 1
+    from tfprune.export.runtime import Runner
+
+    runner = Runner((tmp_path / "b.tflite").read_bytes())
+    batch = inputs_of(model, 5)
+    (got,) = runner({name: batch for name in runner.inputs}).values()
+    np.testing.assert_allclose(got, model.predict(batch, verbose=0), rtol=1e-4, atol=1e-5)
+
+
+def test_entries_that_lie_anywhere_are_refused(tmp_path):
+    inputs = keras.Input((8, 8, 16))
+    model = zeros(keras.Model(inputs, L.Conv2D(64, 3, padding="same", name="wide")(inputs)), 0.1)
+    model.layers[1].kernel.assign(np.random.default_rng(0).normal(size=(3, 3, 16, 64)))
+    with pytest.raises(ExportError, match=r"'wide.*1\.00 of its 1x4 blocks.*input4"):
+        export_tflite(model, tmp_path / "b.tflite", "mobile-sparse-block")
+    with pytest.raises(ValueError, match=r"`storage` must be one of \('float32',\)"):
+        export_tflite(model, tmp_path / "b.tflite", "mobile-sparse-block", "int8")
+    assert not list(tmp_path.iterdir())
+
+
+def test_dead_layers_keep_one_block(tmp_path):
+    inputs = keras.Input((8, 8, 16))
+    model = keras.Model(inputs, L.Conv2D(64, 3, padding="same")(inputs))
+    model.layers[1].kernel.assign(np.zeros((3, 3, 16, 64)))
+    model.layers[1].bias.assign(np.arange(64))
+    found = export_tflite(model, tmp_path / "b.tflite", "mobile-sparse-block")
+    assert found.layers[0].form == "blocks" and found.max_relative_error < 1e-6
+
+
+def test_what_a_net_learns_in_fours_becomes_blocks(tmp_path):
+    inputs = keras.Input((10, 10, 8))
+    x = L.Conv2D(64, 3, padding="same", activation="relu", name="a")(inputs)
+    x = L.Conv2D(64, 3, padding="same", activation="relu", name="b")(x)
+    model = keras.Model(inputs, L.Dense(4)(L.GlobalAveragePooling2D()(x)))
+    pruned = tfprune.prune(
+        model,
+        tfprune.FrequencyDomain(target_sparsity=0.92, granularity="input4"),
+        filters=["^[ab]$"],
+    )
+    pruner = tfprune.Pruner(pruned, total_steps=2)
+    for _ in range(3):
+        pruner.update()
+    found = export_tflite(pruned, tmp_path / "b.tflite", "mobile-sparse-block")
+    assert [one.form for one in found.layers] == ["blocks", "blocks", "dense"]
+    assert found.layers[1].density == pytest.approx(0.08, abs=0.01)
+
+
+def test_cost_falls_with_density_and_width():
+    assert cost(0.1, 64, 9) > cost(0.05, 64, 9) > cost(0.05, 128, 9)
+    assert cost(0.1, 256, 9) < 0.5 and cost(0.5, 256, 9) > 0.9

@@ -1,0 +1,346 @@
+"""The target "mobile-sparse": XNNPACK's sparse mode, or a reason for each op in its way."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from sparse_nets import inputs_of, weights_are_what_kernels_take, zeros
+
+from tfprune.export import ExportError, export_tflite, predict_tflite
+from tfprune.export.convert import TARGETS
+from tfprune.export.flat import FlatFile
+from tfprune.export.sparse_mode import check
+from tfprune.export.taps import centred, parts
+
+L = keras.layers
+LIMITS = {"float32": 1e-5, "float16": 5e-3, "int8": 0.1}
+
+
+def image(size=12, channels=3):
+    return keras.Input((size, size, channels))
+
+
+def headed(inputs, x, classes=7):
+    return keras.Model(inputs, L.Dense(classes)(L.GlobalAveragePooling2D()(x)))
+
+
+def strided(size=12):
+    """Strides of 2 with "same" padding, 3x3, 5x5, 1x1 shortcuts, and more channels in than out."""
+    inputs = image(size)
+    x = L.Conv2D(16, 3, padding="same", activation="relu")(inputs)
+    y = L.Conv2D(24, 3, 2, padding="same", use_bias=False)(x)
+    y = L.ReLU(6.0)(L.BatchNormalization()(y))
+    x = L.Add()([y, L.Conv2D(24, 1, 2)(x)])
+    x = L.Conv2D(32, 5, padding="same", activation="relu")(x)
+    x = L.Conv2D(8, 3, padding="same")(x)
+    return headed(inputs, L.Conv2D(40, 2, padding="same", activation="sigmoid")(x))
+
+
+def padded():
+    """Explicit padding that two convolutions share, and an entry of the model's own."""
+    inputs = image(16)
+    x = L.Conv2D(16, 3, 2, activation="relu")(L.ZeroPadding2D(1)(inputs))
+    pad = L.ZeroPadding2D(1)(x)
+    left, right = L.Conv2D(24, 3, 2)(pad), L.Conv2D(24, 3, 2, activation="relu")(pad)
+    x = L.Add()([left, right])
+    x = L.Conv2D(32, 3, activation="relu")(L.ZeroPadding2D(1)(x))
+    return headed(inputs, L.Multiply()([x, L.Activation("sigmoid")(x)]))
+
+
+def joined():
+    """Concatenations, zero channels, average pools, slices, unfused normalization; grey images."""
+    inputs = image(16, 1)
+    x = L.Conv2D(12, 3, padding="same", activation="relu")(L.Rescaling(2.0, 0.5)(inputs))
+    y = L.Conv2D(8, 3, padding="same")(L.ReLU()(L.BatchNormalization()(x)))
+    x = L.Concatenate()([x, y])
+    x = L.AveragePooling2D(1, 2)(x)
+    x = L.Concatenate()([x, L.Rescaling(0.0)(x)])
+    x = L.AveragePooling2D(2)(L.Conv2D(24, 1, activation="relu")(x))
+    x = keras.ops.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (3, 5)))
+    x = L.Conv2D(48, 3, padding="same", activation="tanh")(x)
+    pooled = L.GlobalAveragePooling2D(keepdims=True)(x)
+    return keras.Model(inputs, L.Flatten()(L.Conv2D(9, 1)(pooled)))
+
+
+def separable():
+    """Depthwise convolutions of both strides, as in MobileNet."""
+    inputs = image(14)
+    x = L.Conv2D(8, 3, 2, padding="same", activation="relu")(inputs)
+    for stride, size in ((1, 3), (2, 3), (1, 5)):
+        x = L.DepthwiseConv2D(size, stride, padding="same", use_bias=False)(x)
+        x = L.ReLU(6.0)(L.BatchNormalization()(x))
+        x = L.Conv2D(40, 1, activation="relu")(x)
+    return headed(inputs, x)
+
+
+NETS = {
+    "strided": strided,
+    "odd": lambda: strided(13),
+    "padded": padded,
+    "joined": joined,
+    "separable": separable,
+}
+
+
+CASES = [(name, "int8") for name in NETS] + [("strided", "float32"), ("joined", "float16")]
+
+
+@pytest.mark.parametrize("name, storage", CASES)
+def test_files_are_right_and_run_in_the_mode(name, storage, tmp_path):
+    model = zeros(NETS[name]())
+    x = inputs_of(model)
+    found = export_tflite(model, tmp_path / "m.tflite", "mobile-sparse", storage, samples=x)
+    wanted, got = model.predict(x, verbose=0), predict_tflite(found.path, x)
+    assert np.abs(got - wanted).max() <= LIMITS[storage] * np.abs(wanted).max()
+    data = (tmp_path / "m.tflite").read_bytes()
+    finding = check(data)
+    assert finding.runs and len(finding.entries) == 1
+    weights_are_what_kernels_take(data)
+
+
+def test_layers_tell_what_they_gain(tmp_path):
+    found = export_tflite(zeros(strided()), tmp_path / "m.tflite", "mobile-sparse")
+    forms = {one.form for one in found.layers}
+    assert forms == {"filters"} and len(found.layers) == 6
+    assert "times fewer multiply-adds" in str(found)
+    by_size = max(found.layers, key=lambda one: one.dense_bytes)
+    assert by_size.density == pytest.approx(0.1, abs=0.02)
+    assert by_size.dense_bytes > 3 * by_size.stored_bytes
+
+
+def test_frequencies_without_entries_are_left_out(tmp_path):
+    model = zeros(strided())
+    wide = next(x for x in model.layers if isinstance(x, L.Conv2D) and x.kernel_size == (5, 5))
+    kernel = np.zeros(wide.kernel.shape, "float32")
+    kernel[:] = np.random.default_rng(0).normal(size=kernel.shape[2:])  # the mean alone
+    wide.kernel.assign(kernel)
+    found = export_tflite(model, tmp_path / "m.tflite", "mobile-sparse")
+    (form,) = [one for one in found.layers if one.dense_bytes == kernel.size * 4]
+    assert form.note.startswith("1 DCT filters and 1 sparse 1x1")
+
+
+def test_one_large_weight_does_not_cost_the_others(tmp_path):
+    inputs = image(10)
+    model = headed(inputs, L.Conv2D(64, 3, padding="same", use_bias=False)(inputs), 4)
+    zeros(model, density=0.3)
+    kernel = keras.ops.convert_to_numpy(model.layers[1].kernel).copy()
+    kernel[..., 5] *= 1e4
+    model.layers[1].kernel.assign(kernel)
+    probe = keras.Model(inputs, model.layers[2].output)
+    x = inputs_of(probe)
+    export_tflite(probe, tmp_path / "m.tflite", "mobile-sparse", "int8", samples=x)
+    wanted, got = probe.predict(x, verbose=0), predict_tflite(tmp_path / "m.tflite", x)
+    lost = np.sqrt(np.square(got - wanted).sum(0) / np.square(wanted).sum(0))
+    assert lost.max() < 0.2 and np.median(lost) < 0.03
+
+
+def middle_of(make, size=16):
+    """A net with an entry, 1x1 convolutions, what `make` puts in the middle, and a mean."""
+
+    def net():
+        inputs = image(size)
+        x = L.Conv2D(16, 3, 2, activation="relu")(L.ZeroPadding2D(1)(inputs))
+        x = make(L.Conv2D(16, 1, activation="relu")(x))
+        return headed(inputs, L.Conv2D(64, 1, activation="relu")(x))
+
+    return net
+
+
+def two_outputs():
+    model = middle_of(lambda x: x)()
+    return keras.Model(model.inputs, [model.output, model.layers[3].output])
+
+
+def side_branch():
+    first, second = image(), keras.Input((12, 12, 16))
+    x = L.Conv2D(16, 3, padding="same")(first)
+    return headed([first, second], L.Conv2D(64, 1)(L.Add()([x, second])))
+
+
+REFUSED = {
+    "max pool": (middle_of(lambda x: L.MaxPooling2D(2)(x)), "MAX_POOL_2D .*no such op"),
+    "prelu": (middle_of(lambda x: L.PReLU(shared_axes=[1, 2])(x)), "p_re_lu"),
+    "valid": (middle_of(lambda x: L.Conv2D(16, 3)(x)), 'use padding="same"'),
+    "far": (middle_of(lambda x: L.Conv2D(16, 7, padding="same")(x)), "reach 3 pixels"),
+    "dilated": (middle_of(lambda x: L.Conv2D(16, 3, padding="same", dilation_rate=2)(x)), "dilat"),
+    "groups": (middle_of(lambda x: L.Conv2D(16, 3, padding="same", groups=4)(x)), "groups"),
+    "multiplier": (middle_of(lambda x: L.DepthwiseConv2D(3, padding="same", depth_multiplier=2)(x)),
+                   "several outputs of a channel"),
+    "stride of 3": (middle_of(lambda x: L.Conv2D(16, 3, 3, padding="same")(x)), "must be 1 or 2"),
+    "edges": (middle_of(lambda x: L.AveragePooling2D(3, 1, padding="same")(x)), "at the edges"),
+    "difference": (middle_of(lambda x: L.Subtract()([x, L.Conv2D(16, 1)(x)])), "SUB"),
+    "no mean": (lambda: keras.Sequential([image(), L.Conv2D(64, 3), L.Flatten()]), "has none"),
+    "no image": (lambda: headed(inputs := image(12, 8), L.Conv2D(64, 3, padding="same")(inputs)),
+                 "at most 3 channels"),
+    "two outputs": (two_outputs, "output of the model in front"),
+    "side branch": (side_branch, "does not come from the image"),
+    "open sizes": (lambda: headed(i := keras.Input((None, None, 3)), L.Conv2D(64, 3)(i)), "none"),
+    "loops": (lambda: keras.Sequential([keras.Input((5, 4)), L.LSTM(8)]), "loops|has none"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_every_op_in_the_way_is_named(name, tmp_path):
+    make, reason = REFUSED[name]
+    with pytest.raises(ExportError, match=f"(?s){reason}"):
+        export_tflite(zeros(make()), tmp_path / "m.tflite", "mobile-sparse")
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_few_zeros_are_refused(tmp_path):
+    with pytest.raises(ExportError, match=r"only \d+% of the weights.*taken from 67% on"):
+        export_tflite(zeros(strided(), density=0.5), tmp_path / "m.tflite", "mobile-sparse")
+
+
+def plainly_packed(model, folder):
+    """A dense file with its weights as rows, without any of the rewriting."""
+    from tfprune.export.sparse_file import store
+
+    export_tflite(model, folder / "d.tflite")
+    return store(FlatFile((folder / "d.tflite").read_bytes()), "float32")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [x for x in REFUSED if x not in ("no mean", "no image", "loops", "side branch", "open sizes")],
+)
+def test_graphs_that_phones_get_wrong_are_known(name, tmp_path):
+    """XNNPACK's own check, ported: packed without rewriting, each of these is complained of."""
+    finding = check(plainly_packed(zeros(REFUSED[name][0]()), tmp_path))
+    assert finding.entries and finding.complaints and not finding.runs
+
+
+BUGS = {
+    "conv 3x3": lambda x: L.Conv2D(16, 3, padding="same")(x),
+    "1x1 of stride 2": lambda x: L.Conv2D(16, 1, 2)(x),
+    "average pool": lambda x: L.AveragePooling2D(2)(x),
+    "unfused normalization": lambda x: L.BatchNormalization()(L.Add()([x, L.ReLU()(x)])),
+    "stride-2 depthwise, same": lambda x: L.DepthwiseConv2D(3, 2, padding="same")(x),
+    "shared padding": lambda x: L.Add()(
+        [L.DepthwiseConv2D(3, 2)(pad) for pad in [L.ZeroPadding2D(1)(x)] for _ in range(2)]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_graphs_that_phones_get_wrong_are_rewritten(name, tmp_path):
+    model = zeros(middle_of(BUGS[name])())
+    finding = check(plainly_packed(model, tmp_path))
+    assert finding.entries and finding.complaints
+    x = inputs_of(model)
+    export_tflite(model, tmp_path / "m.tflite", "mobile-sparse", samples=x)
+    assert check((tmp_path / "m.tflite").read_bytes()).runs
+    np.testing.assert_allclose(
+        predict_tflite(tmp_path / "m.tflite", x), model.predict(x, verbose=0), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_padding_belongs_to_one_filter_each(tmp_path):
+    export_tflite(zeros(padded()), tmp_path / "m.tflite", "mobile-sparse")
+    file = FlatFile((tmp_path / "m.tflite").read_bytes())
+    (graph,) = file.graphs
+    pads = [int(op.outputs[0]) for op in graph.operators if file.kind(op) == "PAD"]
+    for number in pads:
+        assert sum(number in [int(n) for n in op.inputs] for op in graph.operators) == 1
+    assert len(pads) > 9
+
+
+@given(
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.integers(0, 4),
+    st.integers(0, 4),
+    st.sampled_from([1, 2]),
+    st.booleans(),
+    st.integers(0, 99),
+)
+@settings(deadline=None)
+def test_parts_make_up_the_kernel(kh, kw, top, left, stride, dct, seed):
+    """Sum of filter times weights, laid around the pixel, against the kernel itself."""
+    rng = np.random.default_rng(seed)
+    kernel = (rng.normal(size=(3, kh, kw, 2)) * (rng.random((3, kh, kw, 2)) < 0.5)).astype("f4")
+    if dct:
+        kernel[:] = kernel.mean((1, 2), keepdims=True)
+    far = max(top, left, kh - 1 - top, kw - 1 - left)
+    try:
+        found, _ = parts(kernel, top, left, stride)
+    except ValueError as error:
+        assert far > 2 and "reach" in str(error)
+        return
+    total = np.zeros((3, 11, 11, 2))
+    for part in found:
+        filt = np.ones((1, 1)) if part.filter is None else part.filter
+        r = filt.shape[0] // 2
+        total[:, 5 - r : 6 + r, 5 - r : 6 + r] += np.einsum("ab,oi->oabi", filt, part.weights)
+    wanted = np.zeros((3, 11, 11, 2))
+    wanted[:, 5 - top : 5 - top + kh, 5 - left : 5 - left + kw] = kernel
+    np.testing.assert_allclose(total, wanted, atol=1e-6)
+
+
+def test_taps_that_reach_too_far():
+    with pytest.raises(ValueError, match="reach 3 pixels"):
+        centred(np.ones((4, 4)), 3, 0)
+    assert centred(np.zeros((4, 4)), 3, 0).shape == (1, 1)
+
+
+@st.composite
+def images(draw):
+    """Small nets most of which have a form: convolutions, sums, joins, pools, normalization."""
+    keras.utils.set_random_seed(draw(st.integers(0, 99)))
+    inputs = x = image(draw(st.integers(5, 12)), draw(st.sampled_from([1, 2, 3])))
+    for _ in range(draw(st.integers(1, 4))):
+        stride, size = draw(st.sampled_from([1, 1, 2])), draw(st.sampled_from([1, 2, 3, 5]))
+        width = draw(st.sampled_from([4, 12, 24]))
+        word = "same" if draw(st.integers(0, 9)) else "valid"
+        if size == 3 and draw(st.booleans()):
+            y = L.Conv2D(width, 3, stride)(L.ZeroPadding2D(1)(x))
+        elif min(x.shape[1:3]) >= size:
+            y = L.Conv2D(width, size, stride, padding=word, use_bias=draw(st.booleans()))(x)
+        else:
+            y = L.Conv2D(width, 1)(x)
+        if draw(st.booleans()):
+            y = L.BatchNormalization()(y)
+        y = L.Activation(draw(st.sampled_from(["linear", "relu", "relu6", "sigmoid", "elu"])))(y)
+        joins = [L.Concatenate()] if y.shape[1:3] == x.shape[1:3] else []
+        joins += [L.Add(), L.Multiply()] if y.shape == x.shape else []
+        if joins and draw(st.booleans()):
+            y = draw(st.sampled_from(joins))([x, y])
+        if not draw(st.integers(0, 3)) and min(y.shape[1:3]) > 3:
+            pool = L.AveragePooling2D if draw(st.integers(0, 3)) else L.MaxPooling2D
+            y = pool(2)(y)
+        x = y
+    x = L.GlobalAveragePooling2D(keepdims=draw(st.booleans()))(x)
+    model = keras.Model(inputs, L.Dense(3)(L.Flatten()(x)))
+    density = draw(st.sampled_from([0.03, 0.1, 0.3]))
+    return zeros(model, density, dct=draw(st.booleans()), seed=draw(st.integers(0, 99)))
+
+
+def exported_or_refused(model, folder):
+    """Every target: a verified file, or a reason."""
+    for target in TARGETS:
+        for storage in ("float32", "int8") if target != "dense" else ("float32",):
+            if storage not in TARGETS[target].storages:
+                continue
+            try:
+                export_tflite(model, folder / "m.tflite", target, storage)
+            except ExportError as error:
+                assert target != "dense" and "sparse mode" in str(error), error
+                continue
+            finding = check((folder / "m.tflite").read_bytes())
+            assert finding.runs if target == "mobile-sparse" else not finding.runs
+
+
+@settings(max_examples=4, phases=[Phase.generate], deadline=None)
+@given(model=images())
+def test_drawn_graphs(model, tmp_path_factory):
+    exported_or_refused(model, tmp_path_factory.mktemp("graph"))
+
+
+@pytest.mark.slow
+@settings(max_examples=200, phases=[Phase.generate], deadline=None)
+@given(model=images())
+def test_two_hundred_drawn_graphs(model, tmp_path_factory):
+    exported_or_refused(model, tmp_path_factory.mktemp("graph"))
