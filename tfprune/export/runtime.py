@@ -195,8 +195,11 @@ def serve(seconds: float) -> None:
     With `seconds` > 0 it stops after that time, but not before two rows.
     """
     data, rows = from_bytes(sys.stdin.buffer.read())
-    answer = to_bytes(b"", _run_rows(Runner(data), rows, seconds))
-    sys.stdout.buffer.write(ANSWER + answer)
+    try:
+        outputs = _run_rows(Runner(data), rows, seconds)
+    except ValueError as error:
+        sys.exit(str(error))
+    sys.stdout.buffer.write(ANSWER + to_bytes(b"", outputs))
 
 
 def to_bytes(data: bytes, rows: list[Row]) -> bytes:

@@ -97,7 +97,12 @@ def _check(pairs: dict[str, _Pair], advice: str) -> list[Comparison]:
     """Compare what is expected with what was got, each pair to its own limits."""
     results = []
     for name, (expected, got, limit) in pairs.items():
-        results.append(compare(expected, got))
+        try:
+            results.append(compare(expected, got))
+        except ExportError as error:
+            raise ExportError(
+                f"The converted file was not written, {name} disagree: {error} {advice}"
+            ) from error
         if not results[-1].within(limit):
             raise _disagreement(name, results[-1], limit, min(len(expected), len(got)), advice)
     return results
