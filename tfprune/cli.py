@@ -152,6 +152,7 @@ def _export(options: argparse.Namespace) -> tuple[str, Any]:
             target=options.target,
             storage=options.storage,
             representative_data=data,
+            verify_arm=options.verify_arm,
         )
     return str(result), result.to_dict()
 
@@ -333,6 +334,11 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE.npz",
         help="typical inputs: one array, `x`, `x_train`, or one per input by its name",
+    )
+    add(
+        "--verify-arm",
+        action="store_true",
+        help="run the file on AArch64 too, with the command line in TFPRUNE_ARM_PYTHON",
     )
 
 

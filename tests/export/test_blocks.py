@@ -5,48 +5,14 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from sparse_nets import inputs_of, zeros
+from sparse_nets import blocks_of_zeros, inputs_of, wild, zeros
 
 import tfprune
 from tfprune.export import ExportError, export_tflite, predict_tflite
 from tfprune.export.blocks import cost
 from tfprune.export.flat import FlatFile
-from tfprune.transforms import dct_matrix
 
 L = keras.layers
-
-
-def blocks_of_zeros(model, density=0.08, dct=True):
-    """Random kernels whose entries come in fours of neighbouring inputs."""
-    rng = np.random.default_rng(3)
-    for layer in model._flatten_layers():
-        if not isinstance(layer, (L.Conv2D, L.Dense)):
-            continue
-        *_, cin, cout = layer.kernel.shape
-        shape = layer.kernel.shape
-        kept = np.repeat(rng.random((*shape[:-2], -(-cin // 4), cout)) < density, 4, axis=-2)
-        kernel = rng.normal(size=shape) * kept[..., :cin, :] / np.sqrt(density * cin)
-        if dct and len(shape) == 4:
-            vertical, horizontal = (np.asarray(dct_matrix(n)) for n in shape[:2])
-            kernel = np.einsum("up,vq,uvio->pqio", vertical, horizontal, kernel)
-        layer.kernel.assign(kernel)
-        if layer.use_bias:
-            layer.bias.assign(rng.normal(size=layer.bias.shape))
-    return model
-
-
-def wild():
-    """What no sparse mode takes: valid padding, dilation, pools, several outputs."""
-    inputs = keras.Input((14, 14, 3))
-    x = L.Conv2D(32, 3, activation="relu", name="first")(inputs)
-    x = L.Conv2D(48, 3, 2, padding="same", activation="relu", name="strided")(x)
-    y = L.Conv2D(48, 3, padding="same", dilation_rate=2, name="dilated")(x)
-    x = L.MaxPooling2D(2)(L.Activation("tanh")(L.Add()([x, y])))
-    x = L.Conv2D(64, 1, activation="relu", name="pointwise")(x)
-    z = L.Conv2D(32, 1, 2, name="every_second")(x)
-    x = L.Conv2D(40, (1, 3), activation="relu6", name="flat")(x)
-    hidden = L.Dense(64, activation="relu", name="hidden")(L.Flatten()(x))
-    return keras.Model(inputs, [L.Dense(10, name="head")(hidden), z])
 
 
 def ops_of(path):

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from sparse_nets import inputs_of, weights_are_what_kernels_take, zeros
+from sparse_nets import (
+    MOBILE,
+    headed,
+    image,
+    inputs_of,
+    padded,
+    strided,
+    weights_are_what_kernels_take,
+    zeros,
+)
 
 from tfprune.export import ExportError, export_tflite, predict_tflite
 from tfprune.export.convert import TARGETS
@@ -19,78 +28,12 @@ L = keras.layers
 LIMITS = {"float32": 1e-5, "float16": 5e-3, "int8": 0.1}
 
 
-def image(size=12, channels=3):
-    return keras.Input((size, size, channels))
-
-
-def headed(inputs, x, classes=7):
-    return keras.Model(inputs, L.Dense(classes)(L.GlobalAveragePooling2D()(x)))
-
-
-def strided(size=12):
-    """Strides of 2 with "same" padding, 3x3, 5x5, 1x1 shortcuts, and more channels in than out."""
-    inputs = image(size)
-    x = L.Conv2D(16, 3, padding="same", activation="relu")(inputs)
-    y = L.Conv2D(24, 3, 2, padding="same", use_bias=False)(x)
-    y = L.ReLU(6.0)(L.BatchNormalization()(y))
-    x = L.Add()([y, L.Conv2D(24, 1, 2)(x)])
-    x = L.Conv2D(32, 5, padding="same", activation="relu")(x)
-    x = L.Conv2D(8, 3, padding="same")(x)
-    return headed(inputs, L.Conv2D(40, 2, padding="same", activation="sigmoid")(x))
-
-
-def padded():
-    """Explicit padding that two convolutions share, and an entry of the model's own."""
-    inputs = image(16)
-    x = L.Conv2D(16, 3, 2, activation="relu")(L.ZeroPadding2D(1)(inputs))
-    pad = L.ZeroPadding2D(1)(x)
-    left, right = L.Conv2D(24, 3, 2)(pad), L.Conv2D(24, 3, 2, activation="relu")(pad)
-    x = L.Add()([left, right])
-    x = L.Conv2D(32, 3, activation="relu")(L.ZeroPadding2D(1)(x))
-    return headed(inputs, L.Multiply()([x, L.Activation("sigmoid")(x)]))
-
-
-def joined():
-    """Concatenations, zero channels, average pools, slices, unfused normalization; grey images."""
-    inputs = image(16, 1)
-    x = L.Conv2D(12, 3, padding="same", activation="relu")(L.Rescaling(2.0, 0.5)(inputs))
-    y = L.Conv2D(8, 3, padding="same")(L.ReLU()(L.BatchNormalization()(x)))
-    x = L.Concatenate()([x, y])
-    x = L.AveragePooling2D(1, 2)(x)
-    x = L.Concatenate()([x, L.Rescaling(0.0)(x)])
-    x = L.AveragePooling2D(2)(L.Conv2D(24, 1, activation="relu")(x))
-    x = keras.ops.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (3, 5)))
-    x = L.Conv2D(48, 3, padding="same", activation="tanh")(x)
-    pooled = L.GlobalAveragePooling2D(keepdims=True)(x)
-    return keras.Model(inputs, L.Flatten()(L.Conv2D(9, 1)(pooled)))
-
-
-def separable():
-    """Depthwise convolutions of both strides, as in MobileNet."""
-    inputs = image(14)
-    x = L.Conv2D(8, 3, 2, padding="same", activation="relu")(inputs)
-    for stride, size in ((1, 3), (2, 3), (1, 5)):
-        x = L.DepthwiseConv2D(size, stride, padding="same", use_bias=False)(x)
-        x = L.ReLU(6.0)(L.BatchNormalization()(x))
-        x = L.Conv2D(40, 1, activation="relu")(x)
-    return headed(inputs, x)
-
-
-NETS = {
-    "strided": strided,
-    "odd": lambda: strided(13),
-    "padded": padded,
-    "joined": joined,
-    "separable": separable,
-}
-
-
-CASES = [(name, "int8") for name in NETS] + [("strided", "float32"), ("joined", "float16")]
+CASES = [(name, "int8") for name in MOBILE] + [("strided", "float32"), ("joined", "float16")]
 
 
 @pytest.mark.parametrize("name, storage", CASES)
 def test_files_are_right_and_run_in_the_mode(name, storage, tmp_path):
-    model = zeros(NETS[name]())
+    model = zeros(MOBILE[name]())
     x = inputs_of(model)
     found = export_tflite(model, tmp_path / "m.tflite", "mobile-sparse", storage, samples=x)
     wanted, got = model.predict(x, verbose=0), predict_tflite(found.path, x)

@@ -47,14 +47,15 @@ def _run(folder: Path, kernels: str, count: int, seconds: float) -> list[Row]:
     if done.returncode != 0 or not result.exists():
         raise ExportError(
             f"The converted file doesn't run with the {kernels} kernels of LiteRT: "
-            f"{_reason(done.returncode, done.stderr)} Try another `storage`, and for int8 "
+            f"{reason(done.returncode, done.stderr)} Try another `storage`, and for int8 "
             "representative data that moves every layer."
         )
     outputs: list[Row] = pickle.loads(result.read_bytes())
     return outputs
 
 
-def _reason(code: int, stderr: str) -> str:
+def reason(code: int, stderr: str) -> str:
+    """Say why a process ended as it did."""
     last = " ".join(stderr.strip().splitlines()[-3:])[-600:]
     if code < 0:
         return f"its process was ended by {signal.Signals(-code).name}. {last}"

@@ -37,6 +37,7 @@ class ExportResult:
     ops: dict[str, int]
     notes: tuple[str, ...] = ()
     layers: tuple[LayerForm, ...] = ()
+    arm_samples_checked: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `json.dumps` takes."""
@@ -47,6 +48,7 @@ class ExportResult:
 
     def __str__(self) -> str:
         ops = ", ".join(f"{name} x{count}" for name, count in self.ops.items())
+        arm = f", {self.arm_samples_checked} on ARM" if self.arm_samples_checked else ""
         agree = "" if self.agreement is None else f", same argmax {self.agreement:.4f}"
         lines = [
             f"{self.path}: {self.target}, {self.storage}",
@@ -54,7 +56,7 @@ class ExportResult:
             f"  error    {self.max_relative_error:.2e} largest, {self.rms_relative_error:.2e} rms "
             f"(limit {self.tolerance:.0e}){agree}",
             f"  checked  {self.samples_checked} samples ({self.data_source}), "
-            f"{self.reference_samples_checked} of them on the reference kernels too",
+            f"{self.reference_samples_checked} of them on the reference kernels too{arm}",
             f"  ops      {ops}",
         ]
         lines += [

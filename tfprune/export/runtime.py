@@ -4,8 +4,10 @@ Imports nothing of tfprune at load, so that a bare process can run it in a tenth
 """
 
 import contextlib
+import io
 import os
 import pickle
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 
 Row = dict[str, np.ndarray]
+ANSWER = b"tfprune answers:\n"
 
 
 class Runner:
@@ -174,12 +177,50 @@ def main(folder: str, kernels: str, count: str, seconds: str) -> None:
 
     With `seconds` > 0 it stops after that time, but not before two rows.
     """
-    place, limit = Path(folder), float(seconds)
+    place = Path(folder)
     rows: list[Row] = pickle.loads((place / "rows.pickle").read_bytes())
     runner = Runner((place / "model.tflite").read_bytes(), kernels == "reference")
+    outputs = _run_rows(runner, rows[: int(count)], float(seconds))
+    (place / f"{kernels}.pickle").write_bytes(pickle.dumps(outputs))
+
+
+def _run_rows(runner: Runner, rows: list[Row], limit: float) -> list[Row]:
     started, outputs = time.monotonic(), []
-    for row in rows[: int(count)]:
+    for row in rows:
         outputs.append(runner(row))
         if len(outputs) >= 2 and 0 < limit < time.monotonic() - started:
             break
-    (place / f"{kernels}.pickle").write_bytes(pickle.dumps(outputs))
+    return outputs
+
+
+def serve(seconds: float) -> None:
+    """Run the file and rows of standard input, leave the outputs on standard output.
+
+    With `seconds` > 0 it stops after that time, but not before two rows.
+    """
+    data, rows = from_bytes(sys.stdin.buffer.read())
+    try:
+        outputs = _run_rows(Runner(data), rows, seconds)
+    except ValueError as error:
+        sys.exit(str(error))
+    sys.stdout.buffer.write(ANSWER + to_bytes(b"", outputs))
+
+
+def to_bytes(data: bytes, rows: list[Row]) -> bytes:
+    """Pack a file and rows as `.npz`, which, unlike pickles, any version of NumPy reads."""
+    arrays: dict[str, Any] = {"data": np.frombuffer(data, np.uint8)}
+    arrays |= {f"{number} {name}": row[name] for number, row in enumerate(rows) for name in row}
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)
+    return packed.getvalue()
+
+
+def from_bytes(packed: bytes) -> tuple[bytes, list[Row]]:
+    """Unpack what `to_bytes` packed."""
+    rows: dict[str, Row] = {}
+    with np.load(io.BytesIO(packed)) as arrays:
+        for key in arrays.files:
+            number, space, name = key.partition(" ")
+            if space:
+                rows.setdefault(number, {})[name] = arrays[key]
+        return arrays["data"].tobytes(), list(rows.values())

@@ -15,7 +15,8 @@ class Storage:
 
     `max_error` and `rms_error` are the limits of `max|d|/max|ref|` and `norm(d)/norm(ref)`.
     `calibrated` needs representative data; `exact` forms are compared directly, the others
-    only after the float32 form of the same graph agreed.
+    only after the float32 form of the same graph agreed. `integer` ones compute in integers, which
+    runtimes round in their own ways.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Storage:
     rms_error: float
     exact: bool = True
     calibrated: bool = False
+    integer: bool = False
 
 
 STORAGES = {
@@ -30,15 +32,15 @@ STORAGES = {
     for storage in (
         Storage("float32", 1e-4, 5e-5),
         Storage("float16", 2e-2, 1e-2),
-        Storage("int8", 0.5, 0.25, exact=False, calibrated=True),
-        Storage("int8_dynamic", 0.5, 0.25, exact=False),
+        Storage("int8", 0.5, 0.25, exact=False, calibrated=True, integer=True),
+        Storage("int8_dynamic", 0.5, 0.25, exact=False, integer=True),
     )
 }
 
 
 # Of values alone: all compute in float32, and no activation has a range to calibrate.
 VALUES = {
-    name: dataclasses.replace(STORAGES[name], calibrated=False)
+    name: dataclasses.replace(STORAGES[name], calibrated=False, integer=False)
     for name in ("float32", "float16", "int8")
 }
 

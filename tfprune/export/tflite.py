@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from tfprune.export.arm import Arm, find_arm
 from tfprune.export.convert import Build, Built, check_calibration, find_target, op_counts
 from tfprune.export.data import OPEN_DIMENSION, random_rows, read_rows, take_dtypes
 from tfprune.export.files import gzip_size, write_atomically
@@ -33,6 +34,8 @@ def export_tflite(
     samples: Any = None,
     tolerance: float | None = None,
     seed: int = 0,
+    verify_arm: bool = False,
+    arm_python: str | None = None,
 ) -> ExportResult:
     """Write `model` as a `.tflite` file that was loaded and agrees with it; pruned models are
     stripped first.
@@ -51,6 +54,10 @@ def export_tflite(
     of batches, or nested arrays for several inputs. `tolerance` replaces the limit on
     max|d|/max|ref| of the storage.
 
+    `verify_arm` compares the first 4 samples on AArch64 too, because LiteRT has kernels for sparse
+    weights that PCs never use. `arm_python`, else the environment's TFPRUNE_ARM_PYTHON, is the
+    command line of a Python there.
+
     Raises ValueError or TypeError for bad arguments, ExportError for a model that can't be
     converted or a file that disagrees with Keras. Then nothing is written and an older file at
     `path` stays as it is.
@@ -65,6 +72,7 @@ def export_tflite(
             "tf.data.Dataset, an iterable of batches, or for several inputs a list or dict of "
             "arrays. Received: None."
         )
+    arm = find_arm(arm_python) if verify_arm else None
     plain = _plain(model)
     view, calibration, samples = _read(view_of(plain), representative_data, samples)
     rows, source = _rows_to_check(view, samples, calibration, seed)
@@ -72,7 +80,9 @@ def export_tflite(
     other = dataclasses.replace(view, model=prepared.model)
     with float32_compute(plain) as replaced, float32_compute(prepared.model):
         expected = run_keras(view, rows)
-        built, verdict = _build_verified(kind.build, other, stored, calibration, rows, expected)
+        built, verdict = _build_verified(
+            kind.build, other, stored, calibration, rows, expected, arm
+        )
     notes = (*prepared.notes, *built.notes, *_notes(view, rows, expected, replaced, source))
     write_atomically(place, built.data)
     layers = built.layers or prepared.layers
@@ -125,15 +135,16 @@ def _build_verified(
     calibration: list[Row],
     rows: list[Row],
     expected: list[Row],
+    arm: Arm | None,
 ) -> tuple[Built, Verdict]:
     """Build the file and verify it; a quantised one only after its float32 form agreed."""
     if not storage.exact:
         plain = build(view, STORAGES["float32"], []).data
-        verify(plain, STORAGES["float32"], rows, expected)
+        verify(plain, STORAGES["float32"], rows, expected, arm)
         if storage.calibrated:
             check_calibration(plain)
     built = build(view, storage, calibration)
-    return built, verify(built.data, storage, rows, expected)
+    return built, verify(built.data, storage, rows, expected, arm)
 
 
 def _notes(
@@ -191,4 +202,5 @@ def _result(
         ops=op_counts(data),
         notes=notes,
         layers=layers,
+        arm_samples_checked=verdict.arm_samples,
     )

@@ -5,14 +5,20 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tfprune.export.arm import Arm
 from tfprune.export.isolated import run_both
 from tfprune.export.result import ExportError
 from tfprune.export.runtime import Row
-from tfprune.export.storage import Storage
+from tfprune.export.storage import STORAGES, Storage
 from tfprune.export.view import View
 
 _CHUNK = 32
 _STILL = 1e-6
+_ARM_ADVICE = (
+    "Here all agree, but phones would compute it wrongly. Use target='dense'; if that is refused "
+    "too, please report the model."
+)
+_Pair = tuple[list[Row], list[Row], Storage]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +41,7 @@ class Verdict:
     worst: Comparison
     samples: int
     reference_samples: int
+    arm_samples: int = 0
 
 
 def run_keras(view: View, rows: list[Row]) -> list[Row]:
@@ -53,23 +60,60 @@ def run_keras(view: View, rows: list[Row]) -> list[Row]:
     return outputs
 
 
-def verify(data: bytes, storage: Storage, rows: list[Row], expected: list[Row]) -> Verdict:
-    """Compare default delegate, reference kernels and Keras pairwise.
+def verify(
+    data: bytes,
+    storage: Storage,
+    rows: list[Row],
+    expected: list[Row],
+    arm: Arm | None = None,
+) -> Verdict:
+    """Compare default delegate, reference kernels, Keras and, where given, ARM pairwise.
 
     `data`: the file; `rows`, `expected`: inputs and Keras outputs, one dict per sample. Raises
     ExportError with the numbers if any pair disagrees, or if the file doesn't load or run.
     """
     default, reference = run_both(data, rows)
-    pairs = {
-        "Keras and the default LiteRT delegate": (expected, default),
-        "Keras and the LiteRT reference kernels": (expected, reference),
-        "the LiteRT reference kernels and the default delegate": (reference, default),
+    pairs: dict[str, _Pair] = {
+        "Keras and the default LiteRT delegate": (expected, default, storage),
+        "Keras and the LiteRT reference kernels": (expected, reference, storage),
+        "the LiteRT reference kernels and the default delegate": (reference, default, storage),
     }
-    results = {name: compare(*pair) for name, pair in pairs.items()}
-    for name, result in results.items():
-        if not result.within(storage):
-            raise _disagreement(name, result, storage, len(rows))
-    return Verdict(_worst(list(results.values())), len(default), len(reference))
+    results = _check(pairs, _advice(storage))
+    there = [] if arm is None else arm.run(data, rows)
+    if there:
+        pairs = {
+            "Keras and LiteRT on ARM": (expected, there, storage),
+            "the LiteRT reference kernels here and LiteRT on ARM": (
+                reference,
+                there,
+                _between_machines(storage),
+            ),
+        }
+        results += _check(pairs, _ARM_ADVICE)
+    return Verdict(_worst(results), len(default), len(reference), len(there))
+
+
+def _check(pairs: dict[str, _Pair], advice: str) -> list[Comparison]:
+    """Compare what is expected with what was got, each pair to its own limits."""
+    results = []
+    for name, (expected, got, limit) in pairs.items():
+        try:
+            results.append(compare(expected, got))
+        except ExportError as error:
+            raise ExportError(
+                f"The converted file was not written, {name} disagree: {error} {advice}"
+            ) from error
+        if not results[-1].within(limit):
+            raise _disagreement(name, results[-1], limit, min(len(expected), len(got)), advice)
+    return results
+
+
+def _between_machines(storage: Storage) -> Storage:
+    """The limits for one file on two machines: what rounds weights alone moves no result there."""
+    if storage.exact or storage.integer:
+        return storage
+    plain = STORAGES["float32"]
+    return dataclasses.replace(storage, max_error=plain.max_error, rms_error=plain.rms_error)
 
 
 def compare(expected: list[Row], got: list[Row]) -> Comparison:
@@ -118,13 +162,14 @@ def _worst(results: list[Comparison]) -> Comparison:
     return Comparison(float(largest[0]), float(largest[1]), min(agreements, default=None))
 
 
-def _disagreement(name: str, result: Comparison, storage: Storage, samples: int) -> ExportError:
+def _disagreement(
+    name: str, result: Comparison, storage: Storage, samples: int, advice: str
+) -> ExportError:
     argmax = "" if result.agreement is None else f", same argmax {result.agreement:.4f}"
     return ExportError(
         f"The converted file was not written, {name} disagree: relative error "
         f"{result.max_error:.3g} (limit {storage.max_error:g}), rms {result.rms_error:.3g} (limit "
-        f"{storage.rms_error:g}){argmax}, storage '{storage.name}', {samples} samples. "
-        + _advice(storage)
+        f"{storage.rms_error:g}){argmax}, storage '{storage.name}', {samples} samples. " + advice
     )
 
 
