@@ -39,6 +39,7 @@ ROOMS: dict[str, frozenset[str] | None] = {
     "bench": ANY,
     "demo": ANY,
     "cli": ANY,
+    "arguments": frozenset(),
     "__init__": ANY,
 }
 # Rooms that serve any method and may therefore name none.

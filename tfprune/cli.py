@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from tfprune.arguments import check_out, positive, rate, seed, shape, sparsity
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 _BAD = (
@@ -81,7 +82,7 @@ def _demo(options: argparse.Namespace) -> tuple[str, Any]:
 
 
 def _prune(options: argparse.Namespace) -> tuple[str, Any]:
-    _check_out(options.out, (".keras",))
+    check_out(options.out, (".keras",))
     import keras
 
     import tfprune
@@ -115,7 +116,7 @@ def _report(options: argparse.Namespace) -> tuple[str, Any]:
         return _report_tflite(options)
     for path, suffixes in ((options.html, (".html", ".htm")), (options.plot, _PLOTS)):
         if path is not None:
-            _check_out(path, suffixes)
+            check_out(path, suffixes)
     import tfprune
     from tfprune.workflow import read_model
 
@@ -139,7 +140,7 @@ def _report_tflite(options: argparse.Namespace) -> tuple[str, Any]:
 
 
 def _export(options: argparse.Namespace) -> tuple[str, Any]:
-    _check_out(options.out, (".tflite",))
+    check_out(options.out, (".tflite",))
     from tfprune.export import export_tflite
     from tfprune.workflow import quiet, read_model, representative
 
@@ -173,58 +174,7 @@ def _bench(options: argparse.Namespace) -> tuple[str, Any]:
 
 
 _PLOTS = (".png", ".svg", ".pdf")
-
-
-def _check_out(path: Path, suffixes: tuple[str, ...]) -> None:
-    """Refuse a place that can't be written before the work, not after it."""
-    if path.suffix.lower() not in suffixes:
-        raise ValueError(f"'{path}' must end in {' or '.join(suffixes)}.")
-    if not path.parent.is_dir():
-        raise ValueError(f"The folder of '{path}' does not exist.")
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ValueError(f"'{path}' cannot be written.")
-
-
-def _sparsity(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"must be a fraction in [0, 1), not percent: {text}")
-    return value
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1: {text}")
-    return value
-
-
-def _seed(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"must be in [0, 2**32): {text}")
-    return value
-
-
-def _rate(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be positive: {text}")
-    return value
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    return tuple(_positive(part) for part in text.split(","))
-
-
-for _kind, _name in (
-    (_sparsity, "fraction"),
-    (_positive, "positive whole number"),
-    (_seed, "seed"),
-    (_rate, "rate"),
-    (_shape, "shape"),
-):
-    _kind.__name__ = _name  # argparse names it in "invalid ... value"
+_TARGETS = ("dense", "smallest", "mobile-sparse", "mobile-sparse-block", "auto")
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -268,18 +218,16 @@ def _command(
 def _data_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data-dir", metavar="DIR", help="where tensorflow_datasets keeps its data")
-    add("--seed", type=_seed, default=0, help="of everything drawn at random")
+    add("--seed", type=seed, default=0, help="of everything drawn at random")
 
 
 def _demo_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", type=Path, default=Path("build/demo"), metavar="DIR", help="for what it writes")
     add("--data", choices=("digits", "mnist"), default="digits", help="digits need no download")
-    add("--epochs", type=_positive, help="of pruning (default: by data set)")
-    add(
-        "--dense-epochs", type=_positive, help="of the dense training before (default: by data set)"
-    )
-    add("--sparsity", type=_sparsity, default=0.96, help="fraction of the largest layer to prune")
+    add("--epochs", type=positive, help="of pruning (default: by data set)")
+    add("--dense-epochs", type=positive, help="of the dense training before (default: by data set)")
+    add("--sparsity", type=sparsity, default=0.96, help="fraction of the largest layer to prune")
     _data_options(parser)
 
 
@@ -293,11 +241,11 @@ def _prune_options(parser: argparse.ArgumentParser) -> None:
         default="surgery",
         help="how to prune",
     )
-    add("--sparsity", type=_sparsity, default=0.9, help="fraction of each layer to prune")
+    add("--sparsity", type=sparsity, default=0.9, help="fraction of each layer to prune")
     add("--data", default="digits", help="digits, mnist, cifar10, or a .npz file with x, y")
-    add("--epochs", type=_positive, default=20, help="to train while pruning")
-    add("--batch-size", type=_positive, default=64, help="examples per step")
-    add("--learning-rate", type=_rate, default=1e-3, help="of Adam, at the start")
+    add("--epochs", type=positive, default=20, help="to train while pruning")
+    add("--batch-size", type=positive, default=64, help="examples per step")
+    add("--learning-rate", type=rate, default=1e-3, help="of Adam, at the start")
     add("--strip", action="store_true", help="write plain Keras layers, zeros baked in")
     add("--shrink", action="store_true", help="the same, without channels that nothing needs")
     _data_options(parser)
@@ -315,14 +263,14 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
         help="to draw in the plot",
     )
     add("--before", type=Path, metavar="FILE", help="the .keras file that pruning started from")
-    add("--input-shape", type=_shape, metavar="H,W,C", help="of one example, if not in the model")
+    add("--input-shape", type=shape, metavar="H,W,C", help="of one example, if not in the model")
 
 
 def _export_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", type=Path, help="a .keras file")
     add("out", type=Path, help="the .tflite file to write")
-    add("--target", choices=("dense", "smallest"), default="dense", help="form of the file")
+    add("--target", choices=_TARGETS, default="dense", help="form of the file")
     add(
         "--storage",
         choices=("float32", "float16", "int8", "int8_dynamic"),
@@ -345,9 +293,9 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
 def _bench_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", type=Path, help="a .keras or .tflite file")
-    add("--batch-size", type=_positive, help="examples per call (default: 1, or the file's own)")
-    add("--threads", type=_shape, default=(1, 2), metavar="N,N", help="within an op, one run each")
-    add("--rounds", type=_positive, default=30, help="calls that are timed")
+    add("--batch-size", type=positive, help="examples per call (default: 1, or the file's own)")
+    add("--threads", type=shape, default=(1, 2), metavar="N,N", help="within an op, one run each")
+    add("--rounds", type=positive, default=30, help="calls that are timed")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sparse_nets import (
     MOBILE,
+    blocks_of_zeros,
     headed,
     image,
     inputs_of,
@@ -48,7 +49,7 @@ def test_layers_tell_what_they_gain(tmp_path):
     found = export_tflite(zeros(strided()), tmp_path / "m.tflite", "mobile-sparse")
     forms = {one.form for one in found.layers}
     assert forms == {"filters"} and len(found.layers) == 6
-    assert "times fewer multiply-adds" in str(found)
+    assert "of the dense time on phones" in str(found)
     by_size = max(found.layers, key=lambda one: one.dense_bytes)
     assert by_size.density == pytest.approx(0.1, abs=0.02)
     assert by_size.dense_bytes > 3 * by_size.stored_bytes
@@ -191,6 +192,38 @@ def test_padding_belongs_to_one_filter_each(tmp_path):
     assert len(pads) > 9
 
 
+def broad(stride=1):
+    inputs = image(12)
+    x = L.Conv2D(128, 3, stride, padding="same", activation="relu")(inputs)
+    return headed(inputs, L.Conv2D(128, 3, padding="same")(x))
+
+
+def test_auto_takes_what_is_fast_on_phones(tmp_path):
+    found = export_tflite(zeros(broad()), tmp_path / "m.tflite", "auto", "int8")
+    assert check((tmp_path / "m.tflite").read_bytes()).runs
+    assert found.notes[0].startswith("'mobile-sparse': on phones") and found.target == "auto"
+    assert "not 'mobile-sparse-block': it keeps float32" in found.notes[1]
+    wide = found.layers[1]
+    assert wide.macs == 9 * 128 * 128 * 144 and wide.time == pytest.approx(0.26, abs=0.02)
+
+
+def test_auto_takes_blocks_where_only_they_fit(tmp_path):
+    inputs = image(12)
+    x = L.MaxPooling2D(2)(L.Conv2D(128, 3, padding="same", activation="relu")(inputs))
+    model = blocks_of_zeros(headed(inputs, L.Conv2D(128, 3, padding="same")(x)))
+    found = export_tflite(model, tmp_path / "m.tflite", "auto")
+    assert [one.form for one in found.layers] == ["dense", "blocks", "blocks"]
+    assert "not 'mobile-sparse': This model does not run" in " ".join(found.notes)
+
+
+def test_auto_falls_back_to_the_smallest(tmp_path):
+    narrow = export_tflite(zeros(strided()), tmp_path / "m.tflite", "auto")
+    assert "'smallest', which is no faster" in narrow.notes[0] and "DENSIFY" in narrow.ops
+    assert "'mobile-sparse': only" in " ".join(narrow.notes)
+    full = export_tflite(zeros(broad(), density=1.0), tmp_path / "m.tflite", "auto")
+    assert "DENSIFY" not in full.ops and {one.form for one in full.layers} == {"dense"}
+
+
 @given(
     st.integers(1, 5),
     st.integers(1, 5),
@@ -270,10 +303,12 @@ def exported_or_refused(model, folder):
             try:
                 export_tflite(model, folder / "m.tflite", target, storage)
             except ExportError as error:
-                assert target != "dense" and "sparse mode" in str(error), error
+                named = {"mobile-sparse-block": "No layer of this model"}
+                assert target != "dense" and named.get(target, "sparse mode") in str(error)
                 continue
             finding = check((folder / "m.tflite").read_bytes())
-            assert finding.runs if target == "mobile-sparse" else not finding.runs
+            assert target != "mobile-sparse" or finding.runs
+            assert not finding.entries or not finding.complaints
 
 
 @settings(max_examples=4, phases=[Phase.generate], deadline=None)

@@ -141,3 +141,10 @@ def test_small_networks_agree(filters, kernel, strides, padding, units, seed, tm
     x = np.random.default_rng(seed).standard_normal((4, 5, 7, 2)).astype("float32")
     result = export_tflite(model, tmp_path / "m.tflite", samples=x)
     close(predict_tflite(result.path, x), model(x), 2e-5)
+
+
+def test_ops_that_the_reference_kernels_lack(tmp_path):
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, "elu")])
+    found = export_tflite(model, tmp_path / "m.tflite")
+    assert "ELU" in found.ops and found.reference_samples_checked > 1
+    assert "reference kernels lack an op" in found.notes[0]

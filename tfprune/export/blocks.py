@@ -19,11 +19,11 @@ from tfprune.export.emit import Emitter
 from tfprune.export.flat import FlatFile
 from tfprune.export.layer_form import LayerForm, layer_name
 from tfprune.export.sparse_file import index_vector
+from tfprune.export.sums import FILTERS
 from tfprune.export.taps import basis_parts
 
 BLOCK = 4
 PAYS = 0.9  # of the time of the dense layer, by `cost`, below which blocks are taken
-SUMS = {"dct": "DCT filters", "spatial": "shifts"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,21 +79,19 @@ def _written(file: FlatFile, graph: Any, emit: Emitter, op: Any) -> list[LayerFo
         emit.ops.append(op)
         return []
     found = _blocks(file, graph, op, kernel)
-    name = layer_name(graph, op)
-    size = kernel.size * 4
+    name, size = layer_name(graph, op), kernel.size * 4
+    macs = kernel.size * int(np.prod(emit.shape(int(op.outputs[0]))[1:-1]))
     if isinstance(found, str):
         emit.ops.append(op)
         density = float(np.mean(kernel != 0))
-        return [LayerForm(name, "dense", density, size, size, found)]
+        return [LayerForm(name, "dense", density, size, size, found, macs)]
     _write(file, graph, emit, op, found)
-    kept = found.kept
-    filters = f"{len(found.filters)} {SUMS[found.basis]}, " if found.filters else ""
-    part = cost(float(kept.mean()), len(kernel), len(found.filters))
-    note = (
-        f"{filters}{kept.mean():.3f} of the blocks, about {part:.2f} of the dense time on a phone"
-    )
-    stored = kept.sum() * (BLOCK * 4 + 2) + 4 * len(kernel)
-    return [LayerForm(name, "blocks", float(kept.mean()), size, int(stored), note)]
+    density = float(found.kept.mean())
+    time = cost(density, len(kernel), len(found.filters))
+    filters = f"{len(found.filters)} {FILTERS[found.basis]}, " if found.filters else ""
+    note = f"{filters}{density:.3f} of the blocks, about {time:.2f} of the dense time on phones"
+    stored = int(found.kept.sum()) * (BLOCK * 4 + 2) + 4 * len(kernel)
+    return [LayerForm(name, "blocks", density, size, stored, note, macs, time)]
 
 
 def _blocks(file: FlatFile, graph: Any, op: Any, kernel: np.ndarray) -> _Blocks | str:
@@ -124,7 +122,7 @@ def _of_convolution(kernel: np.ndarray, op: Any) -> list[_Blocks]:
     if kernel.shape[1:3] == (1, 1) and options.strideH == options.strideW == 1:
         return [_Blocks(kernel[:, 0, 0], [], "spatial")]
     both = []
-    for basis in SUMS:
+    for basis in FILTERS:
         filters, weights = zip(*basis_parts(kernel, basis), strict=True)
         both.append(_Blocks(np.concatenate(weights, axis=1), list(filters), basis))
     return both

@@ -8,11 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import keras
-
 from tfprune.export import blocks, forms, mobile, sparse_file, sparse_mode
 from tfprune.export.flat import FlatFile
-from tfprune.export.layer_form import LayerForm
+from tfprune.export.layer_form import LayerForm, speed_up
+from tfprune.export.precision import float32_compute
 from tfprune.export.result import ExportError
 from tfprune.export.runtime import Row
 from tfprune.export.storage import FLOAT32, STORAGES, VALUES, Storage
@@ -29,9 +28,9 @@ class Built:
 
 
 Build = Callable[[View, Storage, list[Row]], Built]
-Prepare = Callable[[keras.Model, str], forms.Prepared]
 
 _SIGNATURE = "serving_default"
+WORTH = 1.2  # times faster on phones, from which a form is taken for its speed
 
 
 def dense(view: View, storage: Storage, calibration: list[Row]) -> Built:
@@ -48,7 +47,10 @@ def smallest(view: View, storage: Storage, calibration: list[Row]) -> Built:
     Raises:
         ExportError: where a phone's runtime would compute the sparse graph wrongly.
     """
-    plain = dense(view, STORAGES["float32"], []).data
+    prepared = forms.smallest(view.model, storage.name)
+    with float32_compute(prepared.model):
+        other = dataclasses.replace(view, model=prepared.model)
+        plain = dense(other, STORAGES["float32"], []).data
     data = sparse_file.store(FlatFile(plain), storage.name)
     opened, ops = sparse_mode.check(plain).entries, op_counts(data)
     ends = any(kind in ops for kind in sparse_mode.SINKS)
@@ -58,7 +60,7 @@ def smallest(view: View, storage: Storage, calibration: list[Row]) -> Built:
             "XNNPACK's sparse mode, which the layers behind it do not fit. Use target='dense', or "
             'give that convolution another stride, padding="same", or a fourth input channel.'
         )
-    return Built(data)
+    return Built(data, prepared.layers, prepared.notes)
 
 
 def mobile_sparse(view: View, storage: Storage, calibration: list[Row]) -> Built:
@@ -88,7 +90,7 @@ def mobile_sparse(view: View, storage: Storage, calibration: list[Row]) -> Built
     return Built(data, found.layers)
 
 
-def mobile_sparse_block(view: View, storage: Storage, calibration: list[Row]) -> Built:
+def mobile_blocks(view: View, storage: Storage, calibration: list[Row]) -> Built:
     """Convert, and compute the layers that have 1x4 blocks of zeros by TFLite's block kernel.
 
     Raises:
@@ -109,23 +111,35 @@ def _and_more(left: list[str]) -> str:
     return f"; and {len(left)} more" if left else ""
 
 
-def _as_it_is(model: keras.Model, storage: str) -> forms.Prepared:
-    return forms.Prepared(model)
+def auto(view: View, storage: Storage, calibration: list[Row]) -> Built:
+    """The form that is fastest on phones, where one is by a fifth at least; else the smallest."""
+    built, reasons = {}, []
+    for name, build in (("mobile-sparse", mobile_sparse), ("mobile-sparse-block", mobile_blocks)):
+        if storage.name not in TARGETS[name].storages:
+            reasons.append(f"not {name!r}: it keeps float32 weights only")
+            continue
+        try:
+            built[name] = build(view, storage, calibration)
+        except ExportError as error:
+            reasons.append(f"not {name!r}: {error}")
+    speeds = {name: speed_up(one.layers) for name, one in built.items()}
+    best = max(speeds, key=speeds.__getitem__, default=None)
+    if best is not None and speeds[best] >= WORTH:
+        gain = f"{best!r}: on phones its layers are about {speeds[best]:.1f} times faster"
+        return dataclasses.replace(built[best], notes=(gain, *reasons))
+    reasons += [f"not {n!r}: only {speed:.2f} times faster, about" for n, speed in speeds.items()]
+    found = smallest(view, storage, calibration)
+    plain = len(dense(view, STORAGES["int8_dynamic"], []).data)
+    notes = [f"'smallest', which is no faster than dense; dense int8 takes {plain:,} bytes"]
+    return dataclasses.replace(found, notes=(*notes, *reasons, *found.notes))
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A kind of file.
-
-    Attributes:
-        build: makes its bytes of a view of what `prepare` made of the model.
-        prepare: puts layers in other forms, and says which.
-        storages: that it knows.
-    """
+    """A kind of file: what builds it, and the storages that it knows."""
 
     name: str
     build: Build
-    prepare: Prepare = _as_it_is
     storages: Mapping[str, Storage] = dataclasses.field(default_factory=lambda: STORAGES)
 
 
@@ -133,9 +147,10 @@ TARGETS = {
     target.name: target
     for target in (
         Target("dense", dense),
-        Target("smallest", smallest, forms.smallest, VALUES),
-        Target("mobile-sparse", mobile_sparse, storages=VALUES),
-        Target("mobile-sparse-block", mobile_sparse_block, storages=FLOAT32),
+        Target("smallest", smallest, VALUES),
+        Target("mobile-sparse", mobile_sparse, VALUES),
+        Target("mobile-sparse-block", mobile_blocks, FLOAT32),
+        Target("auto", auto, VALUES),
     )
 }
 

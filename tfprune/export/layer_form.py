@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -19,6 +20,8 @@ class LayerForm:
         dense_bytes, stored_bytes: of the kernel, as dense float32 and as it is stored, about; with
             its share of the bank, where layers have one together.
         note: what the form buys, or why the layer has no other.
+        macs: multiply-adds of the dense layer on one example; 0 where nobody counted.
+        time: over that of the dense layer on a phone's 128-bit SIMD, about.
     """
 
     name: str
@@ -27,6 +30,15 @@ class LayerForm:
     dense_bytes: int
     stored_bytes: int
     note: str = ""
+    macs: int = 0
+    time: float = 1.0
+
+
+def speed_up(layers: Iterable[LayerForm]) -> float:
+    """How many times faster than dense ones layers are together, by their `time`, about."""
+    known = [layer for layer in layers if layer.macs]
+    part = sum(layer.macs * layer.time for layer in known)
+    return sum(layer.macs for layer in known) / part if part else 1.0
 
 
 def layer_name(graph: Any, op: Any) -> str:

@@ -133,7 +133,8 @@ class _Rewriter:
         name = layer_name(self.graph, op)
         found, basis = parts(kernel, top, left, stride)
         self.sums.write(x, found, stride, bias, activation, output)
-        self.layers.append(self.sums.form(name, kernel, found, basis))
+        pixels = int(np.prod(self.emit.shape(output)[1:3]))
+        self.layers.append(self.sums.form(name, kernel, found, basis, pixels))
 
     def _checked(self, op: Any) -> tuple[int, int, int, int]:
         source, top, left, stride = self.windows.checked(op)

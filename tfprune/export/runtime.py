@@ -17,18 +17,23 @@ import numpy as np
 
 Row = dict[str, np.ndarray]
 ANSWER = b"tfprune answers:\n"
+KERNELS = {
+    "default": "AUTO",
+    "reference": "BUILTIN_REF",
+    "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
+}
 
 
 class Runner:
-    """A loaded file. `reference=True` runs LiteRT's plain reference kernels, no delegate.
+    """A loaded file, run by one of `KERNELS`.
 
     Raises ValueError if `data` isn't a `.tflite` file that this runtime can prepare.
     """
 
-    def __init__(self, data: bytes, reference: bool = False, threads: int = 1) -> None:
+    def __init__(self, data: bytes, kernels: str = "default", threads: int = 1) -> None:
         from ai_edge_litert import interpreter as litert
 
-        kind = litert.OpResolverType.BUILTIN_REF if reference else litert.OpResolverType.AUTO
+        kind = litert.OpResolverType[KERNELS[kernels]]
         self._size = len(data)
         with self._explained():
             self._interpreter = litert.Interpreter(
@@ -179,7 +184,7 @@ def main(folder: str, kernels: str, count: str, seconds: str) -> None:
     """
     place = Path(folder)
     rows: list[Row] = pickle.loads((place / "rows.pickle").read_bytes())
-    runner = Runner((place / "model.tflite").read_bytes(), kernels == "reference")
+    runner = Runner((place / "model.tflite").read_bytes(), kernels)
     outputs = _run_rows(runner, rows[: int(count)], float(seconds))
     (place / f"{kernels}.pickle").write_bytes(pickle.dumps(outputs))
 

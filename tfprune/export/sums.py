@@ -62,21 +62,39 @@ class Sums:
         wave = self.emit.depthwise(x, part.filter, stride)
         return self.emit.pointwise(wave, part.weights, bias, activation, output)
 
-    def form(self, name: str, kernel: np.ndarray, parts: list[Part], basis: str) -> LayerForm:
-        """What became of a convolution; kernel [cout, kh, kw, cin]."""
-        filters = [part.filter.size for part in parts if part.filter is not None]
+    def form(
+        self, name: str, kernel: np.ndarray, parts: list[Part], basis: str, pixels: int
+    ) -> LayerForm:
+        """What became of a convolution; kernel [cout, kh, kw, cin], `pixels` of its output."""
+        taps = sum(part.filter.size for part in parts if part.filter is not None)
         entries = sum(int(np.count_nonzero(part.weights)) for part in parts)
-        work = entries + sum(filters) * min(kernel.shape[0], kernel.shape[3])
+        density = entries / kernel.size
+        time = cost(density, taps / kernel[0, ..., 0].size, min(kernel.shape[0], kernel.shape[3]))
+        filters = sum(part.filter is not None for part in parts)
         note = (
-            f"{len(filters)} {FILTERS[basis]} and {len(parts)} sparse 1x1 convolutions, "
-            f"{kernel.size / max(work, 1):.1f} times fewer multiply-adds"
+            f"{filters} {FILTERS[basis]} and {len(parts)} sparse 1x1 convolutions, about "
+            f"{time:.2f} of the dense time on phones"
         )
         size = sum(
             smallest(_kernel(part), self.storage, norms=norms).bytes
             for part, norms in zip(parts, _norms(parts), strict=True)
         )
-        form = "filters" if filters else "sparse"
-        return LayerForm(name, form, entries / kernel.size, kernel.size * 4, size, note)
+        form, dense = "filters" if filters else "sparse", kernel.size * 4
+        return LayerForm(name, form, density, dense, size, note, kernel.size * pixels, time)
+
+
+def cost(density: float, taps: float, channels: int) -> float:
+    """Time of a convolution in the sparse mode over that of the dense one, on 128-bit SIMD, about.
+
+    1.2 density + 2 taps / channels; fitted to 3x3 layers of 64, 128 and 256 channels at 80 to 98 %
+    zeros, measured with SSE in place of NEON.
+
+    Args:
+        density: of the 1x1 convolutions.
+        taps: of all filters together, over those of the kernel.
+        channels: that are filtered.
+    """
+    return 1.2 * density + 2 * taps / channels
 
 
 def _kernel(part: Part) -> np.ndarray:

@@ -1,6 +1,5 @@
 """`export_tflite`: the door of this package."""
 
-import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from tfprune.export.arm import Arm, find_arm
 from tfprune.export.convert import Build, Built, check_calibration, find_target, op_counts
 from tfprune.export.data import OPEN_DIMENSION, random_rows, read_rows, take_dtypes
 from tfprune.export.files import gzip_size, write_atomically
-from tfprune.export.layer_form import LayerForm
 from tfprune.export.precision import float32_compute
 from tfprune.export.result import ExportError, ExportResult
 from tfprune.export.runtime import Row, Runner
@@ -40,13 +38,18 @@ def export_tflite(
     """Write `model` as a `.tflite` file that was loaded and agrees with it; pruned models are
     stripped first.
 
-    target: "dense" runs everywhere; "smallest" keeps what is sparse as compressed rows, of DCT
+    target: "dense" runs everywhere. "smallest" keeps what is sparse as compressed rows, of DCT
     coefficients where these are fewer, for a small file that computes at the speed of a dense one
-    or somewhat slower.
+    or somewhat slower. "mobile-sparse" is small and fast on phones' CPUs: filters and sparse 1x1
+    convolutions that LiteRT computes in XNNPACK's sparse mode, from an image to a global average
+    pooling; refused, with every reason, where not all in between has a form there.
+    "mobile-sparse-block" computes layers with 1x4 blocks of zeros along their inputs (see
+    `FrequencyDomain(granularity="input4")`) by TFLite's block kernel, in any graph, float32 only.
+    "auto" takes the one that is fastest on phones, if any is, else "smallest", and says why.
 
     storage: "float32", "float16" (weights), "int8" (weights and activations; inputs and outputs
-    stay as in the model), "int8_dynamic" (weights); with "smallest" "float32", "float16" or "int8",
-    of the weights alone.
+    stay as in the model), "int8_dynamic" (weights); with all but "dense" "float32",
+    "float16" or "int8", of the weights alone.
 
     `representative_data`, needed by "int8" of a dense file, sets the activation ranges (first 500
     samples); `samples` are compared, else the first 64 of `representative_data`, else 8 random
@@ -76,17 +79,12 @@ def export_tflite(
     plain = _plain(model)
     view, calibration, samples = _read(view_of(plain), representative_data, samples)
     rows, source = _rows_to_check(view, samples, calibration, seed)
-    prepared = kind.prepare(plain, stored.name)
-    other = dataclasses.replace(view, model=prepared.model)
-    with float32_compute(plain) as replaced, float32_compute(prepared.model):
+    with float32_compute(plain) as replaced:
         expected = run_keras(view, rows)
-        built, verdict = _build_verified(
-            kind.build, other, stored, calibration, rows, expected, arm
-        )
-    notes = (*prepared.notes, *built.notes, *_notes(view, rows, expected, replaced, source))
+        built, verdict = _build_verified(kind.build, view, stored, calibration, rows, expected, arm)
+    notes = (*built.notes, *verdict.notes, *_notes(view, rows, expected, replaced, source))
     write_atomically(place, built.data)
-    layers = built.layers or prepared.layers
-    return _result(place, target, stored, built.data, verdict, source, notes, layers)
+    return _result(place, target, stored, built, verdict, source, notes)
 
 
 def _check_model(model: Any) -> None:
@@ -176,13 +174,12 @@ def _result(
     place: Path,
     target: str,
     storage: Storage,
-    data: bytes,
+    built: Built,
     verdict: Verdict,
     source: str,
     notes: tuple[str, ...],
-    layers: tuple[LayerForm, ...],
 ) -> ExportResult:
-    runner = Runner(data)
+    data, runner = built.data, Runner(built.data)
     shapes = {name: detail["shape_signature"] for name, detail in runner.inputs.items()}
     return ExportResult(
         path=str(place),
@@ -201,6 +198,6 @@ def _result(
         outputs=tuple(runner.outputs),
         ops=op_counts(data),
         notes=notes,
-        layers=layers,
+        layers=built.layers,
         arm_samples_checked=verdict.arm_samples,
     )

@@ -42,6 +42,13 @@ class Verdict:
     samples: int
     reference_samples: int
     arm_samples: int = 0
+    kernels: str = "reference"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to say of the kernels that ran."""
+        note = "LiteRT's reference kernels lack an op; its others, without a delegate, stood in"
+        return (note,) if self.kernels != "reference" else ()
 
 
 def run_keras(view: View, rows: list[Row]) -> list[Row]:
@@ -72,25 +79,26 @@ def verify(
     `data`: the file; `rows`, `expected`: inputs and Keras outputs, one dict per sample. Raises
     ExportError with the numbers if any pair disagrees, or if the file doesn't load or run.
     """
-    default, reference = run_both(data, rows)
+    here = run_both(data, rows)
+    default, plain, kernels = here.default, here.plain, f"the LiteRT {here.kernels} kernels"
     pairs: dict[str, _Pair] = {
         "Keras and the default LiteRT delegate": (expected, default, storage),
-        "Keras and the LiteRT reference kernels": (expected, reference, storage),
-        "the LiteRT reference kernels and the default delegate": (reference, default, storage),
+        f"Keras and {kernels}": (expected, plain, storage),
+        f"{kernels} and the default delegate": (plain, default, storage),
     }
     results = _check(pairs, _advice(storage))
     there = [] if arm is None else arm.run(data, rows)
     if there:
         pairs = {
             "Keras and LiteRT on ARM": (expected, there, storage),
-            "the LiteRT reference kernels here and LiteRT on ARM": (
-                reference,
+            f"{kernels} here and LiteRT on ARM": (
+                plain,
                 there,
                 _between_machines(storage),
             ),
         }
         results += _check(pairs, _ARM_ADVICE)
-    return Verdict(_worst(results), len(default), len(reference), len(there))
+    return Verdict(_worst(results), len(default), len(plain), len(there), here.kernels)
 
 
 def _check(pairs: dict[str, _Pair], advice: str) -> list[Comparison]:

@@ -1,0 +1,64 @@
+"""What the shell command takes: numbers in their range, places that can be written."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+
+def check_out(path: Path, suffixes: tuple[str, ...]) -> None:
+    """Refuse a place that can't be written before the work, not after it."""
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"'{path}' must end in {' or '.join(suffixes)}.")
+    if not path.parent.is_dir():
+        raise ValueError(f"The folder of '{path}' does not exist.")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f"'{path}' cannot be written.")
+
+
+def sparsity(text: str) -> float:
+    """A fraction in [0, 1)."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be a fraction in [0, 1), not percent: {text}")
+    return value
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1: {text}")
+    return value
+
+
+def seed(text: str) -> int:
+    """A seed of 32 bits."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"must be in [0, 2**32): {text}")
+    return value
+
+
+def rate(text: str) -> float:
+    """A positive number."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be positive: {text}")
+    return value
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """Positive numbers with commas between them."""
+    return tuple(positive(part) for part in text.split(","))
+
+
+for _kind, _name in (
+    (sparsity, "fraction"),
+    (positive, "positive whole number"),
+    (seed, "seed"),
+    (rate, "rate"),
+    (shape, "shape"),
+):
+    _kind.__name__ = _name  # argparse names it in "invalid ... value"
