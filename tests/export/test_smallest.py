@@ -251,6 +251,22 @@ def test_a_pruned_model_and_half_precision(tmp_path):
     assert {one.name for one in found.layers if one.form == "coefficients"} >= {"a1", "b1"}
 
 
+def test_constants_of_half_precision_stay_as_the_model_has_them(tmp_path):
+    """Normalization casts its mean to the dtype that it computes in."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        inputs = keras.Input((8, 8, 3))
+        x = L.Normalization(mean=(0.4914, 0.4822, 0.4465), variance=(0.0610, 0.0593, 0.0684))(
+            inputs
+        )
+        x = L.Conv2D(48, 3, padding="same")(L.Conv2D(48, 3, padding="same")(x))
+        model = zeros(keras.Model(inputs, x))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    found = export_tflite(model, tmp_path / "s.tflite", "smallest")
+    assert {one.form for one in found.layers} >= {"coefficients"}
+
+
 def test_storages_of_a_target(tmp_path):
     with pytest.raises(
         ValueError, match=r"`storage` must be one of \('float32', 'float16', 'int8'\)"

@@ -37,7 +37,8 @@ def dense(view: View, storage: Storage, calibration: list[Row]) -> Built:
     """Convert with ordinary dense tensors; runs on every TFLite runtime. No sparsity option."""
     with tempfile.TemporaryDirectory() as folder, _explained(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"(?s).*tf\.lite\.Interpreter is deprecated")
-        _save(view, folder)
+        with float32_compute(view.model):
+            _save(view, folder)
         return Built(_convert(folder, storage, calibration))
 
 
@@ -48,9 +49,8 @@ def smallest(view: View, storage: Storage, calibration: list[Row]) -> Built:
         ExportError: where a phone's runtime would compute the sparse graph wrongly.
     """
     prepared = forms.smallest(view.model, storage.name)
-    with float32_compute(prepared.model):
-        other = dataclasses.replace(view, model=prepared.model)
-        plain = dense(other, STORAGES["float32"], []).data
+    other = dataclasses.replace(view, model=prepared.model)
+    plain = dense(other, STORAGES["float32"], []).data
     data = sparse_file.store(FlatFile(plain), storage.name)
     opened, ops = sparse_mode.check(plain).entries, op_counts(data)
     ends = any(kind in ops for kind in sparse_mode.SINKS)

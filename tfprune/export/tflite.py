@@ -81,7 +81,7 @@ def export_tflite(
     rows, source = _rows_to_check(view, samples, calibration, seed)
     with float32_compute(plain) as replaced:
         expected = run_keras(view, rows)
-        built, verdict = _build_verified(kind.build, view, stored, calibration, rows, expected, arm)
+    built, verdict = _build_verified(kind.build, view, stored, calibration, rows, expected, arm)
     notes = (*built.notes, *verdict.notes, *_notes(view, rows, expected, replaced, source))
     write_atomically(place, built.data)
     return _result(place, target, stored, built, verdict, source, notes)
