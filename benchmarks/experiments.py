@@ -160,9 +160,9 @@ def _stages(method: tfprune.Method) -> Callable[[float], Any]:
 
 
 def _chargru(optimizer: str, rate: float) -> Experiment:
-    """Dense for 20 epochs; 30 epochs with lam and a growing T for 20 of them, then fine-tuning."""
+    """Dense for 10 epochs; 16 epochs with lam and a growing T for 8 of them, then fine-tuning."""
     epoch = 245
-    dense = Training(steps=20 * epoch, batch=64, rate=rate, optimizer=optimizer)
+    dense = Training(steps=10 * epoch, batch=64, rate=rate, optimizer=optimizer)
     return Experiment(
         name=f"sensitivity-chargru-{optimizer.lower()}",
         title=f"Sensitivity-driven regularisation, character GRU, tiny Shakespeare, {optimizer}",
@@ -170,11 +170,11 @@ def _chargru(optimizer: str, rate: float) -> Experiment:
         net=nets.chargru,
         decay=0.0,
         dense=dense,
-        pruning=dataclasses.replace(dense, steps=30 * epoch, hold=20 * epoch),
+        pruning=dataclasses.replace(dense, steps=16 * epoch, hold=8 * epoch),
         method=lambda offset: tfprune.SensitivityDriven(
-            lam=3e-4, target_sparsity=0.82 + offset, every=4
+            lam=1e-4, target_sparsity=0.82 + offset, every=4
         ),
-        schedule=tfprune.SensitivitySchedule(begin_step=0, end_step=20 * epoch, frequency=epoch),
+        schedule=tfprune.SensitivitySchedule(begin_step=0, end_step=8 * epoch, frequency=epoch),
         offsets=(-0.1, 0.0, 0.08),
         paper={},
     )

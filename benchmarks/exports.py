@@ -46,13 +46,16 @@ def main() -> int:
 
     import tfprune
     from tfprune.data import load_data
+    from tfprune.export.precision import float32_compute
 
     data = load_data(options.dataset, options.data_dir)
     x, y = (part[: options.limit] for part in data.test)
     calibration = data.train[0][:200]
     known = {"BatchNormalization": nets.BatchNormalization}
     model = tfprune.strip(tfprune.load_model(options.model, custom_objects=known, compile=False))
-    keras_answers = model.predict(x, batch_size=500, verbose=0).argmax(-1)
+    with float32_compute(model):
+        model.predict_function = None
+        keras_answers = model.predict(x, batch_size=500, verbose=0).argmax(-1)
     rows = [{"file": "Keras", "error": _error(keras_answers, y)}]
     with tempfile.TemporaryDirectory() as folder:
         for target, storage in TARGETS:

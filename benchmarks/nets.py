@@ -64,13 +64,13 @@ def lenet300(decay: float) -> keras.Model:
 
 
 def chargru(decay: float) -> keras.Model:
-    """A GRU of 256 units that predicts the next of 65 characters."""
+    """A GRU of 512 units that predicts the next of 65 characters."""
     options = _options(decay)
     return keras.Sequential(
         [
             keras.Input((None,), dtype="int32"),
             layers.Embedding(65, 32, name="letters"),
-            layers.GRU(256, return_sequences=True, name="gru"),
+            layers.GRU(512, return_sequences=True, name="gru"),
             layers.Dense(65, name="next", **options),
         ],
         name="chargru",

@@ -23,7 +23,11 @@ from tfprune.report import Report
 from tfprune.workflow import bars, compile_for, prune_and_train, quiet, save_model, score
 
 FILES = ("summary.json", "model.keras", "model.tflite", "report.html")
-STORAGES = ("int8", "float16", "float32")  # smallest first
+FORMS = tuple(  # target and storage
+    f"{target} {storage}"
+    for target in ("smallest", "dense")
+    for storage in ("int8", "float16", "float32")
+)
 MARGIN = 0.005  # validation accuracy that a smaller file may cost
 
 
@@ -155,40 +159,42 @@ def _train_dense(split: Data, plan: Plan) -> keras.Model:
 
 
 def _export(plain: keras.Model, dense: keras.Model, split: Data, folder: Path) -> dict[str, Any]:
-    """Try every storage; keep the smallest whose validation accuracy holds.
+    """Try every form; keep the smallest file whose validation accuracy holds.
 
     Returns:
-        `tried` (storage -> bytes, gzip_bytes, accuracy_validation), `chosen` and `dense_file`
+        `tried` (form -> bytes, gzip_bytes, accuracy_validation), `chosen` and `dense_file`
         (ExportResult), `accuracy_validation` of the Keras model.
     """
     x = split.validation[0]
     reached = score(plain.predict(x, verbose=0), split.validation)["accuracy"]
     tried, results = {}, {}
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
-        for storage in STORAGES:
-            path = Path(temporary) / f"{storage}.tflite"
-            results[storage] = export_tflite(
-                plain, path, storage=storage, representative_data=split.train[0], samples=x[:64]
+        for form in FORMS:
+            target, storage = form.split()
+            path = Path(temporary) / f"{form}.tflite"
+            calibration = split.train[0]
+            results[form] = export_tflite(
+                plain, path, target, storage, representative_data=calibration, samples=x[:64]
             )
             found = score(predict_tflite(path, x), split.validation)["accuracy"]
-            tried[storage] = _sizes(results[storage]) | {"accuracy_validation": found}
+            tried[form] = _sizes(results[form]) | {"accuracy_validation": found}
         dense_file = export_tflite(dense, Path(temporary) / "dense.tflite", samples=x[:64])
-        storage = choose(tried, reached)
-        write_atomically(folder / "model.tflite", Path(results[storage].path).read_bytes())
+        form = choose(tried, reached)
+        write_atomically(folder / "model.tflite", Path(results[form].path).read_bytes())
     return {
         "tried": tried,
-        "chosen": results[storage],
+        "chosen": results[form],
         "dense_file": dense_file,
         "accuracy_validation": reached,
     }
 
 
 def choose(tried: dict[str, dict[str, Any]], reached: float) -> str:
-    """The storage with the fewest bytes whose accuracy is at most `MARGIN` below `reached`."""
+    """The form with the fewest bytes whose accuracy is at most `MARGIN` below `reached`."""
     holding = [
         name for name, row in tried.items() if row["accuracy_validation"] >= reached - MARGIN
     ]
-    return min(holding or ["float32"], key=lambda name: tried[name]["bytes"])
+    return min(holding or ["dense float32"], key=lambda name: tried[name]["bytes"])
 
 
 def _sizes(result: ExportResult) -> dict[str, int]:
@@ -217,12 +223,13 @@ def _summary(
         **{name: measured[name] for name in (*ratios, "theoretical_speedup")},
         "parameters": measured["parameters"],
         "nonzero": measured["nonzero"],
+        "tflite_target": files["chosen"].target,
         "tflite_storage": files["chosen"].storage,
         "tflite_bytes": chosen["bytes"],
         "dense_tflite_bytes": other["bytes"],
         "tflite_gzip_bytes": chosen["gzip_bytes"],
         "dense_tflite_gzip_bytes": other["gzip_bytes"],
-        "storages_tried": files["tried"],
+        "forms_tried": files["tried"],
         "accuracy_validation": files["accuracy_validation"],
         "images": {part: len(getattr(split, part)[0]) for part in ("train", "validation", "test")},
         "training": dataclasses.asdict(plan),
@@ -250,7 +257,7 @@ def table(summary: dict[str, Any]) -> str:
     """The summary in five lines."""
     s = summary
     rows = [
-        ("", "dense", "pruned", f"pruned .tflite ({s['tflite_storage']})"),
+        ("", "dense", "pruned", f"pruned .tflite ({s['tflite_target']}, {s['tflite_storage']})"),
         ("test accuracy", *(f"{s[f'accuracy_{k}']:.4f}" for k in ("dense", "pruned", "tflite"))),
         ("weights and biases", f"{s['parameters']:,}", f"{s['nonzero']:,}", ""),
         (".tflite bytes", f"{s['dense_tflite_bytes']:,}", "", f"{s['tflite_bytes']:,}"),
