@@ -9,6 +9,8 @@
 namespace tfprune {
 namespace {
 
+constexpr int64_t kFewVectors = 2;  // that are multiplied one by one
+
 struct Freed {
   void operator()(tfp_packed* packed) const { tfp_free(packed); }
 };
@@ -30,7 +32,10 @@ class Convolution {
                            context->tensors[unit_.output].name);
       return kTfLiteError;
     }
-    if (packed_ == nullptr || conv.pad_top != packed_for_.pad_top ||
+    one_by_one_ = unit_.form == Form::kFullyConnected && maps_.batch <= kFewVectors;
+    if (one_by_one_) {
+      if (rows_.splits.empty()) rows_ = rows_of(*context, unit_);
+    } else if (packed_ == nullptr || conv.pad_top != packed_for_.pad_top ||
         conv.pad_bottom != packed_for_.pad_bottom || conv.pad_left != packed_for_.pad_left ||
         conv.pad_right != packed_for_.pad_right) {
       const TfLiteStatus status = pack(context, conv);
@@ -42,10 +47,15 @@ class Convolution {
   TfLiteStatus invoke(TfLiteContext* context) const {
     const TfLiteTensor& x = context->tensors[unit_.input];
     const TfLiteTensor& y = context->tensors[unit_.output];
+    const float* from = static_cast<const float*>(x.data);
+    float* to = static_cast<float*>(y.data);
     const Maps& m = maps_;
-    if (tfp_run(packed_.get(), m.batch, m.h, m.w, static_cast<const float*>(x.data),
-                static_cast<float*>(y.data), threads_) == TFP_OK)
+    if (one_by_one_) {
+      const tfp_conv& conv = unit_.conv;
+      multiply(rows_, bias(context), conv.activation, m.batch, conv.in_channels, from, to);
       return kTfLiteOk;
+    }
+    if (tfp_run(packed_.get(), m.batch, m.h, m.w, from, to, threads_) == TFP_OK) return kTfLiteOk;
     context->ReportError(context, "tfprune: %s", tfp_last_error());
     return kTfLiteError;
   }
@@ -78,15 +88,17 @@ class Convolution {
     *after = total - *before;
   }
 
+  const float* bias(const TfLiteContext* context) const {
+    return unit_.bias < 0 ? nullptr : static_cast<float*>(context->tensors[unit_.bias].data);
+  }
+
   TfLiteStatus pack(TfLiteContext* context, const tfp_conv& conv) {
     const Rows rows = rows_of(*context, unit_);
     const int64_t count = static_cast<int64_t>(rows.values.size());
-    const float* bias =
-        unit_.bias < 0 ? nullptr : static_cast<const float*>(context->tensors[unit_.bias].data);
     tfp_packed* made = nullptr;
     const tfp_status status =
         tfp_pack(&conv, rows.values.data(), count, rows.columns.data(), count, rows.splits.data(),
-                 conv.out_channels + 1, bias, bias == nullptr ? 0 : conv.out_channels,
+                 conv.out_channels + 1, bias(context), unit_.bias < 0 ? 0 : conv.out_channels,
                  maps_.batch * maps_.out_h * maps_.out_w, &made);
     if (status != TFP_OK) {
       context->ReportError(context, "tfprune: %s", tfp_last_error());
@@ -119,6 +131,8 @@ class Convolution {
   const Unit unit_;
   const int32_t threads_;
   Maps maps_{};
+  bool one_by_one_ = false;
+  Rows rows_;  // where that is so
   tfp_conv packed_for_{};
   std::unique_ptr<tfp_packed, Freed> packed_;
 };
