@@ -1,6 +1,7 @@
 #include "tflite/kernel.h"
 
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <new>
 
@@ -35,9 +36,7 @@ class Convolution {
     one_by_one_ = unit_.form == Form::kFullyConnected && maps_.batch <= kFewVectors;
     if (one_by_one_) {
       if (rows_.splits.empty()) rows_ = rows_of(*context, unit_);
-    } else if (packed_ == nullptr || conv.pad_top != packed_for_.pad_top ||
-        conv.pad_bottom != packed_for_.pad_bottom || conv.pad_left != packed_for_.pad_left ||
-        conv.pad_right != packed_for_.pad_right) {
+    } else if (packed_ == nullptr || std::memcmp(&conv, &packed_for_, sizeof(conv)) != 0) {
       const TfLiteStatus status = pack(context, conv);
       if (status != kTfLiteOk) return status;
     }

@@ -76,7 +76,7 @@ def test_nets_give_the_same(name, dct, storage):
 @built
 @pytest.mark.parametrize("name", NETS)
 def test_dense_files_are_left_alone(name):
-    model = NETS[name]()
+    model = zeros(NETS[name](), dct=False)
     data = written(model, target="dense")
     assert hold(data, (1, *model.input_shape[1:])) == 0
     full = written(zeros(model, density=0.9))
@@ -144,7 +144,7 @@ def test_files_on_disk_and_other_interpreters(tmp_path):
 def test_weights_that_nothing_reads_take_no_memory():
     from ai_edge_litert import interpreter as litert
 
-    model = zeros(keras.Sequential([keras.Input((8, 8, 64)), L.Conv2D(64, 3, padding="same")]))
+    model = zeros(keras.Sequential([keras.Input((9, 9, 64)), L.Conv2D(64, 3, padding="same")]))
     data = written(model, "int8")
     kinds = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     found = litert.Interpreter(
@@ -193,16 +193,20 @@ def the_op(file, kind):
 
 
 @built
-def test_a_bank_that_is_an_output_too_stays():
-    file = conv_file()
-    assert hold(file.to_bytes(), (1, 8, 8, 24)) == 1
-    waves = int(the_op(file, "DEPTHWISE_CONV_2D").outputs[0])
+def test_a_bank_whose_waves_are_an_output_too_stays():
+    inputs = x = keras.Input((8, 8, 24))
+    for _ in range(2):
+        x = L.Conv2D(24, 3, padding="same", activation="relu")(x)
+    file = FlatFile(written(zeros(keras.Model(inputs, x))))
+    assert hold(file.to_bytes(), (1, 8, 8, 24)) == 2
     graph = file.graphs[0]
-    graph.outputs = np.array([*graph.outputs, waves], np.int32)
+    first, second = (op for op in graph.operators if file.kind(op) == "DEPTHWISE_CONV_2D")
+    assert int(first.inputs[1]) == int(second.inputs[1])  # so that the bank has other readers
     entry = file.schema.TensorMapT()
-    entry.name, entry.tensorIndex = b"waves", waves
+    entry.name, entry.tensorIndex = b"waves", int(second.outputs[0])
+    graph.outputs = np.array([*graph.outputs, entry.tensorIndex], np.int32)
     file.model.signatureDefs[0].outputs.append(entry)
-    assert hold(file.to_bytes(), (1, 8, 8, 24), (5, 8, 8, 24)) == 1  # of the sparse 1x1 alone
+    assert hold(file.to_bytes(), (1, 8, 8, 24), (5, 8, 8, 24)) == 2  # of one the 1x1 alone
 
 
 @built
@@ -236,6 +240,7 @@ DAMAGE = {
     "negative index": lambda rows: rows.indices.__setitem__(0, -1),
     "repeated index": lambda rows: rows.indices.__setitem__(1, rows.indices[0]),
     "falling splits": lambda rows: rows.splits.__setitem__(1, rows.splits[2] + 1),
+    "splits that overlap": lambda rows: rows.overlap(),
     "negative split": lambda rows: rows.splits.__setitem__(1, -7),
     "splits start late": lambda rows: rows.splits.__setitem__(0, 1),
     "splits end late": lambda rows: rows.splits.__setitem__(-1, 10**6),
@@ -264,6 +269,11 @@ class Rows:
 
     def shorten(self, name):
         setattr(self, name, getattr(self, name)[:-1])
+
+    def overlap(self):
+        """A row that falls back, with indices that grow all the same."""
+        self.indices[: self.splits[3]] = np.arange(self.splits[3])
+        self.splits[1:3] = 2, 1
 
     def reorder(self, first):
         order = [first, *self.sparsity.traversalOrder[1:]]
