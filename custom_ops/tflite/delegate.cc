@@ -100,6 +100,11 @@ TFPRUNE_EXPORT TfLiteDelegate* tflite_plugin_create_delegate(char** keys, char**
     if (report_error != nullptr) report_error(message);
     return nullptr;
   }
+  const char* kernel = std::getenv("TFPRUNE_KERNEL");  // as tfprune.ops reads it
+  if (tfp_select_kernel(kernel != nullptr && *kernel != '\0' ? kernel : nullptr) != TFP_OK) {
+    if (report_error != nullptr) report_error(tfp_last_error());
+    return nullptr;
+  }
   made->base.data = made.get();
   made->base.Prepare = prepare;
   made->base.flags = kTfLiteDelegateFlagsAllowDynamicTensors;

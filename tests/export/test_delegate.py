@@ -354,6 +354,16 @@ def test_options_are_checked(key, value):
 
 
 @built
+def test_kernels_are_chosen_as_for_the_ops(monkeypatch):
+    monkeypatch.setenv("TFPRUNE_KERNEL", "fastest")
+    with pytest.raises(ValueError, match="There is no kernel 'fastest'"):
+        delegate.load_delegate()
+    for name in ("portable", "reference"):
+        monkeypatch.setenv("TFPRUNE_KERNEL", name)
+        assert hold(conv_file().to_bytes(), (2, 8, 8, 24)) == 1
+
+
+@built
 def test_it_tells_what_it_takes(capfd):
     from ai_edge_litert import interpreter as litert
 

@@ -32,7 +32,7 @@ def load_delegate(threads: int = 1, verbose: bool = False) -> Any:
     """A delegate for `ai_edge_litert.interpreter.Interpreter(experimental_delegates=[...])`.
 
     It takes over sparse convolutions and dense layers that target="smallest" wrote; all else stays
-    with the interpreter. Several interpreters may use one.
+    with the interpreter. Several interpreters may use one. TFPRUNE_KERNEL chooses a kernel.
 
     Args:
         threads: at most so many work at a convolution, 1 to 256.
@@ -41,7 +41,7 @@ def load_delegate(threads: int = 1, verbose: bool = False) -> Any:
     Raises:
         NativeUnavailableError: (of tfprune.ops) if it was not built, cannot be loaded, or
             TFPRUNE_DISABLE_NATIVE=1.
-        ValueError: for a number of threads out of range.
+        ValueError: for a number of threads out of range, or a kernel that there is not.
     """
     from ai_edge_litert import interpreter as litert
 

@@ -39,7 +39,7 @@ def export_tflite(
 
     target: "dense" runs everywhere; "smallest" keeps what is sparse as compressed rows, of DCT
     coefficients where these are fewer, for a small file that computes at the speed of a dense one
-    or somewhat slower.
+    or somewhat slower, and faster with `tfprune.export.load_delegate`.
 
     storage: "float32", "float16" (weights), "int8" (weights and activations; inputs and outputs
     stay as in the model), "int8_dynamic" (weights); with "smallest" "float32", "float16" or "int8",
