@@ -1,5 +1,5 @@
 /* What a delegate uses of TFLite's C structs, declared here so that it builds without TensorFlow or
-   LiteRT and one build loads under all their versions from 2.17 and 1.2 on. Fields lie where
+   LiteRT and one build loads under their versions (1.2 to 2.3 of LiteRT were run). Fields lie where
    tensorflow/lite/core/c/common.h and c_api_types.h put them; those whose type does not matter here are
    untyped pointers of the same size. TFLite adds fields at the end only. */
 

@@ -392,7 +392,7 @@ def test_drawn_graphs(model):
 
 @built
 @pytest.mark.slow
-@settings(max_examples=150, phases=[Phase.generate])
+@settings(max_examples=80, phases=[Phase.generate])
 @given(model=graphs())
 def test_many_drawn_graphs(model):
     held_or_refused(model)
