@@ -1,7 +1,8 @@
 """Builds the native kernels of custom_ops/ where that is possible; all else is in setup.cfg.
 
-The library is plain C++ against TensorFlow's C API, so TensorFlow is not needed to build it and one
-build serves every Python version. Without sources, compiler or POSIX the wheel is pure Python;
+Two libraries, TensorFlow's ops and the delegate for TFLite, are plain C++ against C interfaces that
+they declare themselves: neither TensorFlow nor LiteRT is needed to build them, and one build serves
+every Python version. Without sources, compiler or POSIX the wheel is pure Python;
 TFPRUNE_REQUIRE_NATIVE=1 turns a failed build into an error.
 """
 
@@ -22,17 +23,21 @@ except ImportError:  # setuptools < 70.1: the command is in `wheel`, if that is 
     except ImportError:
         bdist_wheel = Command
 
-LIBRARY = "tfprune.ops.libtfprune"
+# Each library, the folders of its sources in custom_ops, and a list of what it exports, if any.
+LIBRARIES = {
+    "tfprune.ops.libtfprune": (("core", "tf"), None),
+    "tfprune.ops.libtfprune_tflite": (("core", "tflite"), "tflite/exports.map"),
+}
 SUFFIXES = {".c", ".cc", ".cpp"}
 # A file NAME_avx2.cc is compiled for that instruction set, and only called where the CPU has it.
 ISA_FLAGS = {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mavx512vl", "-mfma"]}
 FRAMEWORK = "libtensorflow_framework.so.2"
 
 
-def sources() -> list[str]:
-    """All C and C++ files of the core and of the TensorFlow op."""
-    folders = (Path("custom_ops/core"), Path("custom_ops/tf"))
-    return sorted(str(p) for d in folders for p in d.glob("*") if p.suffix in SUFFIXES)
+def sources(folders: tuple[str, ...]) -> list[str]:
+    """All C and C++ files of the folders; none where the last one has none."""
+    found = [[p for p in Path("custom_ops", d).glob("*") if p.suffix in SUFFIXES] for d in folders]
+    return sorted(str(p) for part in found for p in part) if found[-1] else []
 
 
 def flags(source: str) -> list[str]:
@@ -44,31 +49,46 @@ def flags(source: str) -> list[str]:
 
 
 class BuildNative(build_ext):
-    """Compiles all sources into one plain shared library, or leaves the package pure."""
+    """Compiles the sources into plain shared libraries, or leaves the package pure."""
 
     def run(self) -> None:
+        self.known: dict[str, str] = {}
         try:
             super().run()
         except (OSError, BaseError, CCompilerError) as error:
             if os.environ.get("TFPRUNE_REQUIRE_NATIVE") == "1":
                 raise
             print(f"tfprune: native kernels are left out, they did not compile: {error}")
+            for extension in self.extensions:
+                Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
             self.extensions = self.distribution.ext_modules = []
 
     def get_ext_filename(self, fullname: str) -> str:
         return fullname.replace(".", "/") + ".so"
 
     def build_extension(self, ext: Extension) -> None:
-        objects = []
-        for source in ext.sources:
-            objects += self.compiler.compile(
-                [source], self.build_temp, include_dirs=["custom_ops"], extra_postargs=flags(source)
-            )
+        objects = [self.compiled(source) for source in ext.sources]
         library = Path(self.get_ext_fullpath(ext.name))
         library.parent.mkdir(parents=True, exist_ok=True)
+        exports = LIBRARIES[ext.name][1]
+        options = self.framework() if exports is None else self.only(f"custom_ops/{exports}")
         self.compiler.link_shared_object(
-            objects, str(library), extra_postargs=["-pthread", *self.framework()], target_lang="c++"
+            objects, str(library), extra_postargs=["-pthread", *options], target_lang="c++"
         )
+
+    def compiled(self, source: str) -> str:
+        """The object file of a source, which several libraries may share."""
+        if source not in self.known:
+            (self.known[source],) = self.compiler.compile(
+                [source], self.build_temp, include_dirs=["custom_ops"], extra_postargs=flags(source)
+            )
+        return self.known[source]
+
+    def only(self, exports: str) -> list[str]:
+        """Linker arguments that export what a list names, and keep code that has threads loaded."""
+        if sys.platform == "darwin":
+            return []
+        return [f"-Wl,--version-script={exports}", "-Wl,-z,nodelete"]
 
     def framework(self) -> list[str]:
         """Linker arguments that make the library need TensorFlow's, through an empty stand-in."""
@@ -99,8 +119,8 @@ class Wheel(bdist_wheel):
         return "py3", "none", "any" if self.root_is_pure else super().get_tag()[2]
 
 
-native = sources() if os.name == "posix" else []
+extensions = [Extension(name, sources(folders)) for name, (folders, _) in LIBRARIES.items()]
 setup(
-    ext_modules=[Extension(LIBRARY, native)] if native else [],
+    ext_modules=[e for e in extensions if e.sources and os.name == "posix"],
     cmdclass={"build_ext": BuildNative, "bdist_wheel": Wheel},
 )

@@ -85,15 +85,17 @@ def frozen(model: Any) -> Callable[[Any], Any]:
     return lambda x: graph(tf.constant(x))[0].numpy()
 
 
-def litert(model: Any, threads: int) -> Callable[[Any], Any]:
-    """LiteRT with XNNPACK."""
+def litert(
+    model: Any, threads: int, target: str = "dense", delegate: bool = False
+) -> Callable[[Any], Any]:
+    """LiteRT with XNNPACK, and with our delegate in front of it."""
     import tfprune
     from tfprune.export.runtime import Runner
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.tflite"
-        tfprune.export_tflite(model, path)
-        runner = Runner(path.read_bytes(), threads=threads)
+        tfprune.export_tflite(model, path, target)
+        runner = Runner(path.read_bytes(), threads=threads, delegate=delegate)
     (name,) = runner.inputs
     return lambda x: next(iter(runner({name: x}).values()))
 
@@ -133,9 +135,10 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
     import tfprune
 
     if name.endswith(".keras"):
-        import nets  # noqa: F401  (its layers must be known)
+        import nets
 
-        model = keras.models.load_model(name, compile=False)
+        known = {"BatchNormalization": nets.BatchNormalization}
+        model = keras.models.load_model(name, compile=False, custom_objects=known)
         model = tfprune.strip(model) if tfprune.is_pruned(model) else model
         spatial = None
     else:
@@ -148,6 +151,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
     runs = {
         "TensorFlow": frozen(model),
         "LiteRT": litert(model, options.threads),
+        "LiteRT, smallest": litert(model, options.threads, "smallest"),
+        "LiteRT, delegate": litert(model, options.threads, "smallest", delegate=True),
         "tfprune": frozen(fast),
     }
     turns: dict[str, Callable[[], float]] = {}

@@ -24,6 +24,7 @@ IGNORED = shutil.ignore_patterns(
 )
 BUILD = "from setuptools.build_meta import __legacy__ as b; print(b.build_{kind}({folder!r}))"
 LIBRARY = "tfprune/ops/libtfprune.so"
+DELEGATE = "tfprune/ops/libtfprune_tflite.so"
 
 
 def setup_cfg() -> configparser.ConfigParser:
@@ -68,16 +69,17 @@ def tree(tmp_path: Path) -> Path:
     """A copy of the project without kernels, in which builds leave no trace in the real one."""
     root = tmp_path / "tree"
     shutil.copytree(ROOT, root, ignore=IGNORED)
-    for folder in ("core", "tf"):
+    for folder in ("core", "tf", "tflite"):
         shutil.rmtree(root / "custom_ops" / folder, ignore_errors=True)
     return root
 
 
 def add_kernels(root: Path, broken: bool = False) -> None:
-    """Put in kernels: one plain, one compiled for AVX2, one that calls TensorFlow's C API."""
-    core, op = root / "custom_ops" / "core", root / "custom_ops" / "tf"
-    core.mkdir(parents=True)
-    op.mkdir()
+    """Put in kernels: one plain, one compiled for AVX2, one that calls TensorFlow's C API, and one
+    of the delegate."""
+    core, op, lite = (root / "custom_ops" / name for name in ("core", "tf", "tflite"))
+    for folder in (core, op, lite):
+        folder.mkdir(parents=True)
     (root / "tfprune" / "ops").mkdir(exist_ok=True)
     (root / "tfprune" / "ops" / "__init__.py").touch()
     (core / "add.h").write_text('extern "C" int probe_add(int a, int b);\n')
@@ -93,8 +95,12 @@ def add_kernels(root: Path, broken: bool = False) -> None:
         'extern "C" const char* TF_Version();\n'
         'extern "C" const char* probe_version() { return TF_Version(); }\n'
     )
+    (lite / "probe.cc").write_text(
+        '#include "core/add.h"\nextern "C" int probe_twice(int a) { return probe_add(a, a); }\n'
+    )
+    (lite / "exports.map").write_text("{ global: probe_twice; local: *; };\n")
     if broken:
-        (core / "broken.cc").write_text("int x = ;\n")
+        (lite / "broken.cc").write_text("int x = ;\n")
 
 
 def test_version_stands_in_one_place():
@@ -154,7 +160,7 @@ def test_sdist_holds_what_a_build_and_a_test_run_need(tree):
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
-def test_kernels_become_one_library_for_any_python(tree):
+def test_kernels_become_libraries_for_any_python(tree):
     add_kernels(tree)
     done = build(tree, "wheel", TFPRUNE_REQUIRE_NATIVE="1")
     assert done.returncode == 0, done.stderr
@@ -166,6 +172,9 @@ def test_kernels_become_one_library_for_any_python(tree):
             in archive.read(f"tfprune-{tfprune.__version__}.dist-info/WHEEL").decode()
         )
         library = archive.extract(LIBRARY, tree / "dist")
+        delegate = ctypes.CDLL(archive.extract(DELEGATE, tree / "dist"))
+    assert delegate.probe_twice(4) == 8
+    assert os.uname().sysname != "Linux" or not hasattr(delegate, "probe_add")
     import tensorflow as tf
 
     tf.load_op_library(library)
@@ -182,7 +191,7 @@ def test_kernels_that_do_not_compile_leave_a_pure_wheel(tree):
     done = build(tree, "wheel")
     assert done.returncode == 0, done.stderr
     assert only(tree / "dist", "*.whl").name.endswith("-py3-none-any.whl")
-    assert LIBRARY not in wheel_names(tree)
+    assert not {LIBRARY, DELEGATE} & wheel_names(tree)
     assert "native kernels are left out" in done.stdout + done.stderr
 
 

@@ -5,10 +5,13 @@
 #include <vector>
 
 #include "core/checks.h"
+#include "core/halves.h"
 
 namespace {
 
 using tfprune::fail;
+using tfprune::from_bfloat16;
+using tfprune::from_float16;
 
 constexpr char kMagic[9] = "TFPRCONV";
 constexpr uint32_t kVersion = 1;
@@ -22,31 +25,6 @@ struct Header {
 };
 static_assert(sizeof(tfp_conv) == 13 * 8 + 2 * 4 && sizeof(Header) == 32 + 112 + 16,
               "the layout of a blob has no holes");
-
-float from_bfloat16(uint16_t bits) {
-  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-  float value;
-  std::memcpy(&value, &wide, 4);
-  return value;
-}
-
-float from_float16(uint16_t bits) {
-  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16;
-  const uint32_t exponent = bits >> 10 & 0x1f, fraction = bits & 0x3ff;
-  uint32_t wide;
-  if (exponent == 31) {
-    wide = sign | 0x7f800000 | fraction << 13;
-  } else if (exponent != 0) {
-    wide = sign | (exponent + 112) << 23 | fraction << 13;
-  } else {
-    const float small = static_cast<float>(fraction) / 16777216.0f;  // 2^-24 each
-    std::memcpy(&wide, &small, 4);
-    wide |= sign;
-  }
-  float value;
-  std::memcpy(&value, &wide, 4);
-  return value;
-}
 
 tfp_status read_header(const void* blob, int64_t bytes, Header* header) {
   if (blob == nullptr || bytes < static_cast<int64_t>(sizeof(Header)))

@@ -25,19 +25,24 @@ KERNELS = {
 
 
 class Runner:
-    """A loaded file, run by one of `KERNELS`.
+    """A loaded file, run by one of `KERNELS`; `delegate=True`: sparse convolutions by tfprune's.
 
-    Raises ValueError if `data` isn't a `.tflite` file that this runtime can prepare.
+    Raises ValueError if `data` isn't a `.tflite` file that this runtime can prepare, and
+    tfprune.ops.NativeUnavailableError where the delegate was not built.
     """
 
-    def __init__(self, data: bytes, kernels: str = "default", threads: int = 1) -> None:
+    def __init__(
+        self, data: bytes, kernels: str = "default", threads: int = 1, delegate: bool = False
+    ) -> None:
         from ai_edge_litert import interpreter as litert
 
         kind = litert.OpResolverType[KERNELS[kernels]]
         self._size = len(data)
+        self.delegates = [_delegate(threads)] if delegate else []
         with self._explained():
             self._interpreter = litert.Interpreter(
                 model_content=bytes(data),
+                experimental_delegates=self.delegates,
                 experimental_op_resolver_type=kind,
                 num_threads=threads,
             )
@@ -91,23 +96,31 @@ class Runner:
             self._prepared = True
 
 
+def _delegate(threads: int) -> Any:
+    from tfprune.export.delegate import load_delegate
+
+    return load_delegate(threads)
+
+
 def predict_tflite(
     path: str | os.PathLike[str],
     x: Any,
     batch_size: int = 32,
     progress: bool = False,
     threads: int = 1,
+    delegate: bool = False,
 ) -> Any:
     """Return the outputs of a `.tflite` file for every sample of `x`, in order.
 
     `x`: array [n, ...], or for several inputs a list (in signature order) or dict of arrays.
     Returns an array [n, ...], or a dict of name to array for several outputs. A file with a fixed
-    batch runs at that batch; `batch_size` only serves files whose batch is open. Raises ValueError
-    for a broken file and for inputs that don't match it.
+    batch runs at that batch; `batch_size` only serves files whose batch is open. `delegate` runs
+    sparse convolutions on tfprune's kernels. Raises ValueError for a broken file and for inputs
+    that don't match it, tfprune.ops.NativeUnavailableError where the delegate was not built.
     """
     if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
         raise ValueError(f"`batch_size` must be a whole number >= 1. Received: {batch_size!r}.")
-    runner = Runner(Path(path).read_bytes(), threads=threads)
+    runner = Runner(Path(path).read_bytes(), threads=threads, delegate=delegate)
     inputs = _match(x, runner.inputs)
     size = _file_batch(runner.inputs) or batch_size
     count = len(next(iter(inputs.values())))

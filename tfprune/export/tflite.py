@@ -40,7 +40,7 @@ def export_tflite(
 
     target: "dense" runs everywhere. "smallest" keeps what is sparse as compressed rows, of DCT
     coefficients where these are fewer, for a small file that computes at the speed of a dense one
-    or somewhat slower. "mobile-sparse" is small and fast on phones' CPUs: filters and sparse 1x1
+    or somewhat slower, and faster with `tfprune.export.load_delegate`. "mobile-sparse" is small and fast on phones' CPUs: filters and sparse 1x1
     convolutions that LiteRT computes in XNNPACK's sparse mode, from an image to a global average
     pooling; refused, with every reason, where not all in between has a form there.
     "mobile-sparse-block" computes layers with 1x4 blocks of zeros along their inputs (see
