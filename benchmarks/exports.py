@@ -37,6 +37,7 @@ def main() -> int:
     """Write the table to standard output."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path, help="a .keras file, pruned or with zeros")
+    parser.add_argument("--net", help="of benchmarks/nets.py, to compute in float32")
     parser.add_argument("--dataset", default="cifar10", help="a data set of tensorflow_datasets")
     parser.add_argument("--data-dir", help="folder of tensorflow_datasets")
     parser.add_argument("--limit", type=int, help="images of the test split")
@@ -46,16 +47,17 @@ def main() -> int:
 
     import tfprune
     from tfprune.data import load_data
-    from tfprune.export.precision import float32_compute
 
     data = load_data(options.dataset, options.data_dir)
     x, y = (part[: options.limit] for part in data.test)
     calibration = data.train[0][:200]
     known = {"BatchNormalization": nets.BatchNormalization}
-    model = tfprune.strip(tfprune.load_model(options.model, custom_objects=known, compile=False))
-    with float32_compute(model):
-        model.predict_function = None
-        keras_answers = model.predict(x, batch_size=500, verbose=0).argmax(-1)
+    saved = tfprune.load_model(options.model, custom_objects=known, compile=False)
+    model = saved = tfprune.strip(saved)
+    if options.net:
+        model = getattr(nets, options.net)()
+        model.set_weights(saved.get_weights())
+    keras_answers = model.predict(x, batch_size=500, verbose=0).argmax(-1)
     rows = [{"file": "Keras", "error": _error(keras_answers, y)}]
     with tempfile.TemporaryDirectory() as folder:
         for target, storage in TARGETS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import subprocess
 import sys
@@ -29,8 +28,7 @@ built = pytest.mark.skipif(not delegate._LIBRARY.exists(), reason="built without
 def written(model, storage="float32", target="smallest"):
     """The file's bytes, which other tests hold against Keras."""
     kind = convert.TARGETS[target]
-    view = dataclasses.replace(view_of(model), model=kind.prepare(model, storage).model)
-    return kind.build(view, STORAGES[storage], [])
+    return kind.build(view_of(model), STORAGES[storage], []).data
 
 
 def batch_of(runner, shape, seed=0):

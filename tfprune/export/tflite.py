@@ -40,12 +40,13 @@ def export_tflite(
 
     target: "dense" runs everywhere. "smallest" keeps what is sparse as compressed rows, of DCT
     coefficients where these are fewer, for a small file that computes at the speed of a dense one
-    or somewhat slower, and faster with `tfprune.export.load_delegate`. "mobile-sparse" is small and fast on phones' CPUs: filters and sparse 1x1
-    convolutions that LiteRT computes in XNNPACK's sparse mode, from an image to a global average
-    pooling; refused, with every reason, where not all in between has a form there.
-    "mobile-sparse-block" computes layers with 1x4 blocks of zeros along their inputs (see
-    `FrequencyDomain(granularity="input4")`) by TFLite's block kernel, in any graph, float32 only.
-    "auto" takes the one that is fastest on phones, if any is, else "smallest", and says why.
+    or somewhat slower, and faster with `tfprune.export.load_delegate`. "mobile-sparse" is small and
+    fast on phones' CPUs: filters and sparse 1x1 convolutions that LiteRT computes in XNNPACK's
+    sparse mode, from an image to a global average pooling; refused, with every reason, where not
+    all in between has a form there. "mobile-sparse-block" computes layers with 1x4 blocks of zeros
+    along their inputs (see `FrequencyDomain(granularity="input4")`) by TFLite's block kernel, in
+    any graph, float32 only. "auto" takes the one that is fastest on phones, if any is, else
+    "smallest", and says why.
 
     storage: "float32", "float16" (weights), "int8" (weights and activations; inputs and outputs
     stay as in the model), "int8_dynamic" (weights); with all but "dense" "float32",
