@@ -10,7 +10,7 @@ global mean.
     product or sum with constants   a filter with one tap
     concatenation, padded channels  1x1 convolutions that place channels, and their sum
     another entry                   nearest upsampling by 2, and the entry that undoes it
-    mean that keeps its axes        mean and reshape
+    mean that keeps its axes, pool of all pixels    mean and reshape
 """
 
 from __future__ import annotations
@@ -155,6 +155,8 @@ class _Rewriter:
         self.emit.depthwise(x, filt, stride, bias, activation, output)
 
     def _average(self, op: Any) -> None:
+        if is_global_mean(self.file, self.graph, op):
+            return self._mean(op)
         options, output = op.builtinOptions, int(op.outputs[0])
         sizes = self.windows.kernel_size(op)
         if options.padding == self.emit.same and (
@@ -275,7 +277,7 @@ class _Rewriter:
         n, _, _, channels = self.emit.shape(source)
         axes = self.emit.constant(np.array([1, 2], np.int32))
         inputs = [self._at(source), axes]
-        if not op.builtinOptions.keepDims:
+        if self.file.kind(op) == "MEAN" and not op.builtinOptions.keepDims:
             self.emit.op("MEAN", inputs, (n, channels), output, keepDims=False)
             return
         flat = self.emit.op("MEAN", inputs, (n, channels), keepDims=False)

@@ -44,8 +44,15 @@ def is_image(graph: Any, number: int) -> bool:
 
 
 def is_global_mean(file: FlatFile, graph: Any, op: Any) -> bool:
-    """Whether an op is a mean over height and width, and nothing else."""
-    if file.kind(op) != "MEAN" or not is_image(graph, int(op.inputs[0])):
+    """Whether an op is a mean over height and width, and nothing else; a pool of all pixels is."""
+    if not is_image(graph, int(op.inputs[0])):
+        return False
+    if file.kind(op) == "AVERAGE_POOL_2D":
+        options, size = op.builtinOptions, graph.tensors[int(op.inputs[0])].shape[1:3]
+        made = graph.tensors[int(op.outputs[0])].shape[1:3]
+        window = [options.filterHeight, options.filterWidth]
+        return [int(n) for n in size] == window and [int(n) for n in made] == [1, 1]
+    if file.kind(op) != "MEAN":
         return False
     axes = file.numbers(graph.tensors[int(op.inputs[1])])
     return axes is not None and sorted(int(n) % 4 for n in axes.ravel()) == [1, 2]
