@@ -39,6 +39,8 @@ def test_files_are_right_and_run_in_the_mode(name, storage, tmp_path):
     found = export_tflite(model, tmp_path / "m.tflite", "mobile-sparse", storage, samples=x)
     wanted, got = model.predict(x, verbose=0), predict_tflite(found.path, x)
     assert np.abs(got - wanted).max() <= LIMITS[storage] * np.abs(wanted).max()
+    fast = predict_tflite(found.path, x, delegate=True)
+    np.testing.assert_allclose(fast, got, atol=1e-5 * np.abs(got).max())
     data = (tmp_path / "m.tflite").read_bytes()
     finding = check(data)
     assert finding.runs and len(finding.entries) == 1
