@@ -147,7 +147,7 @@ def test_sparse_files_agree_with_the_other_machine(storage, fake, conv_model, im
 
 def test_rounded_weights_leave_no_room_between_machines(fake, dense_model, rng):
     view, storage = view_of(dense_model), VALUES["int8"]
-    data = convert.smallest(view, storage, [])
+    data = convert.smallest(view, storage, []).data
     rows = [{view.inputs[0].name: rng.random((1, 6), "float32")} for _ in range(5)]
     expected = verify.run_keras(view, rows)
     fake()
