@@ -52,6 +52,12 @@ def test_an_unknown_granularity_is_refused() -> None:
         check_granularity("filter")
 
 
+def test_scores_whose_differences_are_subnormal() -> None:
+    scores = np.array([0, 8.964248655025746e-33, 0.5], "float32")
+    (found,) = masks.keep_groups([scores], [np.array([0, 3, 112])], 113.0)
+    np.testing.assert_array_equal(found, oracles.keep_groups(scores, np.array([0, 3, 112]), 113.0))
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_keep_groups_is_sorting(data: st.DataObject) -> None:

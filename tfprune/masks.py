@@ -133,7 +133,7 @@ def _by_halving(flat: Tensor, k: Tensor, weights: np.ndarray | None = None) -> T
     def halve(step: Tensor, bounds: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         low, high = bounds
         geometric = ops.sqrt(low) * ops.sqrt(high)
-        middle = ops.where(step < 8, geometric, low + (high - low) * 0.5)
+        middle = ops.where(step < 8, geometric, low * 0.5 + high * 0.5)  # high - low may flush to 0
         good = enough(middle)
         return ops.where(good, middle, low), ops.where(good, high, middle)
 

@@ -123,7 +123,7 @@ REFUSED = {
                  "at most 3 channels"),
     "two outputs": (two_outputs, "output of the model in front"),
     "side branch": (side_branch, "does not come from the image"),
-    "open sizes": (lambda: headed(i := keras.Input((None, None, 3)), L.Conv2D(64, 3)(i)), "none"),
+    "open sizes": (lambda: headed(i := keras.Input((None, None, 3)), L.Conv2D(64, 3)(i)), "known"),
     "loops": (lambda: keras.Sequential([keras.Input((5, 4)), L.LSTM(8)]), "loops|has none"),
 }  # fmt: skip
 

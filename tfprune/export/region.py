@@ -38,9 +38,12 @@ def describe(file: FlatFile, graph: Any, op: Any) -> str:
 def is_image(graph: Any, number: int) -> bool:
     """Whether a tensor has four axes, all of known size but for the first."""
     tensor = graph.tensors[number]
-    open_sizes = tensor.shapeSignature
-    known = open_sizes is None or all(int(n) > 0 for n in open_sizes[1:])
-    return tensor.shape is not None and len(tensor.shape) == 4 and known
+    return tensor.shape is not None and len(tensor.shape) == 4 and not _is_open(tensor)
+
+
+def _is_open(tensor: Any) -> bool:
+    sizes = tensor.shapeSignature
+    return sizes is not None and any(int(n) < 0 for n in sizes[1:])
 
 
 def is_global_mean(file: FlatFile, graph: Any, op: Any) -> bool:
@@ -60,6 +63,8 @@ def is_global_mean(file: FlatFile, graph: Any, op: Any) -> bool:
 
 def find_region(file: FlatFile, graph: Any) -> Region | str:
     """The region of a dense graph, or a sentence on why it has none."""
+    if any(_is_open(graph.tensors[int(n)]) for n in graph.inputs):
+        return "the size of the image must be known: build the model for one size"
     made_by = {int(n): op for op in graph.operators for n in op.outputs}
     read_by: dict[int, list[Any]] = {}
     for op in graph.operators:
