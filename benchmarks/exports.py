@@ -40,20 +40,18 @@ def main() -> int:
     parser.add_argument("--net", help="of benchmarks/nets.py, to compute in float32")
     parser.add_argument("--dataset", default="cifar10", help="a data set of tensorflow_datasets")
     parser.add_argument("--data-dir", help="folder of tensorflow_datasets")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the images that the net reads")
     parser.add_argument("--limit", type=int, help="images of the test split")
     options = parser.parse_args()
     import nets
     import tensorflow as tf
 
-    import tfprune
     from tfprune.data import load_data
 
     data = load_data(options.dataset, options.data_dir)
     x, y = (part[: options.limit] for part in data.test)
-    calibration = data.train[0][:200]
-    known = {"BatchNormalization": nets.BatchNormalization}
-    saved = tfprune.load_model(options.model, custom_objects=known, compile=False)
-    model = saved = tfprune.strip(saved)
+    x, calibration = ((part * options.scale).astype("float32") for part in (x, data.train[0][:200]))
+    model = saved = nets.load(options.model)
     if options.net:
         model = getattr(nets, options.net)()
         model.set_weights(saved.get_weights())

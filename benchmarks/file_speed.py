@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +93,9 @@ def _time(folder: Path, rounds: int, delegate: bool) -> int:
     """CPU milliseconds at batch 1 on one thread, files taking turns."""
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter
+    from conv_speed import by_turns, timed
 
-    runs: dict[str, tuple[Any, list[float]]] = {}
+    runs: dict[str, Callable[[], float]] = {}
     for name in FILES:
         for suffix in ("", " + delegate") if delegate and "dense" not in name else ("",):
             delegates = []
@@ -108,19 +109,14 @@ def _time(folder: Path, rounds: int, delegate: bool) -> int:
             given = one.get_input_details()[0]
             rng = np.random.default_rng(1)
             one.set_tensor(given["index"], rng.normal(size=given["shape"]).astype("float32"))
-            runs[name + suffix] = one, []
-    for turn in range(rounds + 2):
-        for interpreter, times in runs.values():
-            start = time.thread_time()
-            interpreter.invoke()
-            if turn >= 2:
-                times.append(1000 * (time.thread_time() - start))
-    dense = statistics.median(runs["dense, float32"][1])
+            runs[name + suffix] = timed(lambda _, one=one: one.invoke(), None, 1)
+    seconds = by_turns(runs, rounds)
+    dense = statistics.median(seconds["dense, float32"])
     print("| file | bytes | ms | times faster |\n|---|---|---|---|")
-    for name, (_, times) in runs.items():
+    for name, times in seconds.items():
         size = (folder / f"{name.removesuffix(' + delegate')}.tflite").stat().st_size
         found = statistics.median(times)
-        print(f"| {name} | {size:,} | {found:.2f} | {dense / found:.2f} |")
+        print(f"| {name} | {size:,} | {1000 * found:.2f} | {dense / found:.2f} |")
     return 0
 
 

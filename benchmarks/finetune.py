@@ -31,18 +31,14 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=0.05)
     options = parser.parse_args()
     import keras
-    import numpy as np
     import seeds
-    from experiments import Training
+    from experiments import EXPERIMENTS, Training
 
     import tfprune
-    from tfprune.data import load_data
 
-    data = load_data("cifar10", options.data_dir)
-    parts = zip(data.train, data.validation, strict=True)
-    x, y = (np.concatenate(pair) for pair in parts)
-    x = (x * options.scale).astype("float32")
-    test = ((data.test[0] * options.scale).astype("float32"), data.test[1])
+    cifar10 = EXPERIMENTS["fdnp-resnet20"]
+    parts = seeds.load(cifar10, options.data_dir, validate=False)
+    train, test = (((x * options.scale).astype("float32"), y) for x, y in parts)
     how = Training(
         **{"steps": options.steps, "batch": 128, "rate": options.rate, "warmup": 200},
         **{"shift": 4, "border": "reflect", "mirror": True, "nesterov": True},
@@ -57,7 +53,7 @@ def main() -> int:
     optimizer = keras.optimizers.SGD(seeds._Rate(how), momentum=0.9, nesterov=True)
     pruned.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     pruned.fit(
-        seeds.batches((x, y), how, seed=1),
+        seeds.batches(train, how, seed=1),
         epochs=-(-how.steps // 1000),
         steps_per_epoch=min(1000, how.steps),
         callbacks=[tfprune.PruningCallback()],

@@ -129,7 +129,6 @@ def onnxruntime(path: Path, threads: int) -> Callable[[Any], Any]:
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
     """Milliseconds of each engine."""
-    import keras
     import numpy as np
 
     import tfprune
@@ -137,9 +136,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
     if name.endswith(".keras"):
         import nets
 
-        known = {"BatchNormalization": nets.BatchNormalization}
-        model = keras.models.load_model(name, compile=False, custom_objects=known)
-        model = tfprune.strip(model) if tfprune.is_pruned(model) else model
+        model = nets.load(name)
         spatial = None
     else:
         model = with_zeros(build(name), options.sparsity, dct=True)

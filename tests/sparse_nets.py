@@ -24,13 +24,18 @@ def zeros(model, density=0.1, dct=True, seed=0):
         shape = layer.kernel.shape
         kernel = rng.normal(size=shape) * (rng.random(shape) < density)
         kernel *= (2 / (np.prod(shape[:-1]) * density)) ** 0.5
-        if dct and len(shape) == 4:
-            vertical, horizontal = (np.asarray(dct_matrix(n)) for n in shape[:2])
-            kernel = np.einsum("up,vq,uvio->pqio", vertical, horizontal, kernel)
-        layer.kernel.assign(kernel)
-        if layer.use_bias:
-            layer.bias.assign(rng.normal(size=layer.bias.shape))
+        give(layer, kernel, dct, rng)
     return model
+
+
+def give(layer, kernel, dct, rng):
+    """A kernel, of an image layer by its DCT coefficients if `dct`, and a random bias."""
+    if dct and kernel.ndim == 4:
+        vertical, horizontal = (np.asarray(dct_matrix(n)) for n in kernel.shape[:2])
+        kernel = np.einsum("up,vq,uvio->pqio", vertical, horizontal, kernel)
+    layer.kernel.assign(kernel)
+    if layer.use_bias:
+        layer.bias.assign(rng.normal(size=layer.bias.shape))
 
 
 def inputs_of(model, count=12):
@@ -129,12 +134,7 @@ def blocks_of_zeros(model, density=0.08, dct=True):
         shape = layer.kernel.shape
         kept = np.repeat(rng.random((*shape[:-2], -(-cin // 4), cout)) < density, 4, axis=-2)
         kernel = rng.normal(size=shape) * kept[..., :cin, :] / np.sqrt(density * cin)
-        if dct and len(shape) == 4:
-            vertical, horizontal = (np.asarray(dct_matrix(n)) for n in shape[:2])
-            kernel = np.einsum("up,vq,uvio->pqio", vertical, horizontal, kernel)
-        layer.kernel.assign(kernel)
-        if layer.use_bias:
-            layer.bias.assign(rng.normal(size=layer.bias.shape))
+        give(layer, kernel, dct, rng)
     return model
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from tfprune.export.emit import Emitter
 from tfprune.export.flat import FlatFile
 from tfprune.export.layer_form import LayerForm, layer_name
+from tfprune.export.region import is_image
 from tfprune.export.sparse_file import index_vector
 from tfprune.export.sums import FILTERS
 from tfprune.export.taps import basis_parts
@@ -96,17 +97,15 @@ def _written(file: FlatFile, graph: Any, emit: Emitter, op: Any) -> list[LayerFo
 
 def _blocks(file: FlatFile, graph: Any, op: Any, kernel: np.ndarray) -> _Blocks | str:
     """A layer's blocks, or why it stays dense."""
-    image = graph.tensors[int(op.inputs[0])]
     cin = kernel.shape[-1]
     if cin % BLOCK:
         return f"its {cin} input channels are no multiple of {BLOCK}"
     if file.kind(op) == "FULLY_CONNECTED":
         found = [_Blocks(kernel, [], "spatial")]
     else:
-        open_sizes = image.shapeSignature
-        if open_sizes is not None and any(int(n) < 0 for n in open_sizes[1:]):
+        if not is_image(graph, int(op.inputs[0])):
             return "its input has open sizes"
-        if int(image.shape[3]) != cin:
+        if int(graph.tensors[int(op.inputs[0])].shape[3]) != cin:
             return "it has groups"
         found = _of_convolution(kernel, op)
     best = min(found, key=lambda one: one.kept.sum())

@@ -69,7 +69,11 @@ def mobile_sparse(view: View, storage: Storage, calibration: list[Row]) -> Built
     Raises:
         ExportError: with a sentence for everything that stands in the way of the mode.
     """
-    plain = dense(view, STORAGES["float32"], []).data
+    return _mobile_sparse(dense(view, STORAGES["float32"], []).data, storage)
+
+
+def _mobile_sparse(plain: bytes, storage: Storage) -> Built:
+    """The form of a dense float32 file."""
     found = mobile.rewrite(plain, storage.name)
     complaints = list(found.complaints)
     if not complaints:
@@ -84,7 +88,7 @@ def mobile_sparse(view: View, storage: Storage, calibration: list[Row]) -> Built
     if complaints:
         raise ExportError(
             "This model does not run in XNNPACK's sparse mode from its entry to its global average "
-            f"pooling. {'; '.join(complaints[:8])}{_and_more(complaints[8:])}. Change that, or use "
+            f"pooling. {_listed(complaints)}. Change that, or use "
             "target='smallest' or 'dense'."
         )
     return Built(data, found.layers)
@@ -96,30 +100,38 @@ def mobile_blocks(view: View, storage: Storage, calibration: list[Row]) -> Built
     Raises:
         ExportError: where there is no such layer.
     """
-    data, layers = blocks.rewrite(dense(view, storage, []).data)
+    return _mobile_blocks(dense(view, storage, []).data, storage)
+
+
+def _mobile_blocks(plain: bytes, storage: Storage) -> Built:
+    """The form of a dense float32 file."""
+    data, layers = blocks.rewrite(plain)
     if not any(layer.form == "blocks" for layer in layers):
         reasons = [f"'{layer.name}': {layer.note}" for layer in layers]
         raise ExportError(
             "No layer of this model gets faster as 1x4 blocks of weights along its inputs. "
-            f"{'; '.join(reasons[:8])}{_and_more(reasons[8:])}. Prune with "
+            f"{_listed(reasons)}. Prune with "
             "FrequencyDomain(granularity='input4'), or use another target."
         )
     return Built(data, layers)
 
 
-def _and_more(left: list[str]) -> str:
-    return f"; and {len(left)} more" if left else ""
+def _listed(reasons: list[str]) -> str:
+    """The first eight, and how many more there are."""
+    left = len(reasons) - 8
+    return "; ".join(reasons[:8]) + (f"; and {left} more" if left > 0 else "")
 
 
 def auto(view: View, storage: Storage, calibration: list[Row]) -> Built:
     """The form that is fastest on phones, where one is by a fifth at least; else the smallest."""
     built, reasons = {}, []
-    for name, build in (("mobile-sparse", mobile_sparse), ("mobile-sparse-block", mobile_blocks)):
+    converted = dense(view, STORAGES["float32"], []).data
+    for name, form in (("mobile-sparse", _mobile_sparse), ("mobile-sparse-block", _mobile_blocks)):
         if storage.name not in TARGETS[name].storages:
             reasons.append(f"not {name!r}: it keeps float32 weights only")
             continue
         try:
-            built[name] = build(view, storage, calibration)
+            built[name] = form(converted, storage)
         except ExportError as error:
             reasons.append(f"not {name!r}: {error}")
     speeds = {name: speed_up(one.layers) for name, one in built.items()}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tfprune.export.emit import NONE, Emitter
-from tfprune.export.region import ENTRY_CHANNELS, Region
-from tfprune.export.windows import PADS, Windows
+from tfprune.export.region import ENTRY_CHANNELS, PADS, Region
+from tfprune.export.windows import Windows
 
 
 class Entry:
@@ -39,15 +39,12 @@ class Entry:
             alignCorners=False,
             halfPixelCenters=False,
         )
-        missing = ENTRY_CHANNELS - channels
-        amounts = np.array([[0, 0], [1, 1], [1, 1], [0, missing]], np.int32)
-        shape = (1, 2 * h + 2, 2 * w + 2, ENTRY_CHANNELS)
-        if missing:
-            amounts[1:3] = 0
+        if channels < ENTRY_CHANNELS:  # by a PAD of its own: XNNPACK folds none of channels
+            amounts = np.zeros((4, 2), np.int32)
+            amounts[3, 1] = ENTRY_CHANNELS - channels
             shape = (1, 2 * h, 2 * w, ENTRY_CHANNELS)
-        padded = emit.op("PAD", [wide, emit.constant(amounts)], shape)
-        if missing:
-            padded = emit.pad(padded, 1)
+            wide = emit.op("PAD", [wide, emit.constant(amounts)], shape)
+        padded = emit.pad(wide, 1)
         kernel = np.zeros((channels, 3, 3, ENTRY_CHANNELS), np.float32)
         kernel[range(channels), 1, 1, range(channels)] = 1
         return self.open(padded, kernel, np.zeros(channels), (1, h, w, channels))

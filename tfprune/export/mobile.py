@@ -74,7 +74,7 @@ class _Rewriter:
     def __init__(self, file: FlatFile, graph: Any, region: Region, storage: str) -> None:
         self.file, self.graph, self.region = file, graph, region
         self.emit = Emitter(file, graph)
-        self.windows = Windows(file, graph, region.made_by)
+        self.windows = Windows(self.emit, region.made_by)
         self.entry = Entry(self.emit, self.windows, region)
         self.complaints: list[str] = []
         self.sums = Sums(self.emit, storage)

@@ -9,6 +9,7 @@ from tfprune.export.flat import FlatFile
 from tfprune.export.layer_form import layer_name
 
 ENTRY_CHANNELS = 3  # the only number that the mode's entry takes
+PADS = ("PAD", "PADV2")
 
 
 @dataclasses.dataclass
@@ -28,6 +29,16 @@ class Region:
     made_by: dict[int, Any]
     read_by: dict[int, list[Any]]
     complaints: list[str]
+
+
+def links(graph: Any) -> tuple[dict[int, Any], dict[int, list[Any]]]:
+    """Tensor -> the op that makes it, and tensor -> the ops that read it, each of them once."""
+    made_by = {int(n): op for op in graph.operators for n in op.outputs}
+    read_by: dict[int, list[Any]] = {}
+    for op in graph.operators:
+        for number in {int(n) for n in op.inputs if n >= 0}:
+            read_by.setdefault(number, []).append(op)
+    return made_by, read_by
 
 
 def describe(file: FlatFile, graph: Any, op: Any) -> str:
@@ -65,11 +76,7 @@ def find_region(file: FlatFile, graph: Any) -> Region | str:
     """The region of a dense graph, or a sentence on why it has none."""
     if any(_is_open(graph.tensors[int(n)]) for n in graph.inputs):
         return "the size of the image must be known: build the model for one size"
-    made_by = {int(n): op for op in graph.operators for n in op.outputs}
-    read_by: dict[int, list[Any]] = {}
-    for op in graph.operators:
-        for number in {int(n) for n in op.inputs if n >= 0}:
-            read_by.setdefault(number, []).append(op)
+    made_by, read_by = links(graph)
     means = [op for op in graph.operators if is_global_mean(file, graph, op)]
     if not means:
         return "the sparse mode ends in a global average pooling, and the model has none"
@@ -81,7 +88,7 @@ def find_region(file: FlatFile, graph: Any) -> Region | str:
             "convolution in front of the global average pooling reads one"
         )
     source = int(first.inputs[0])
-    if source in made_by and file.kind(made_by[source]) in ("PAD", "PADV2"):
+    if source in made_by and file.kind(made_by[source]) in PADS:
         source = int(made_by[source].inputs[0])
     ops = _behind(file, graph, source)
     region = Region(source, ops, made_by, read_by, [])

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 
 from tfprune.export.flat import FlatFile
-from tfprune.export.region import describe
+from tfprune.export.region import PADS, describe, links
 
 SINKS = ("MEAN", "SUM", "AVERAGE_POOL_2D", "DEPTH_TO_SPACE")
-PADS = ("PAD", "PADV2")
 POINTWISE = ("RELU", "RELU6", "RELU_N1_TO_1", "HARD_SWISH", "LOGISTIC", "TANH")
 UNPACKING = ("DENSIFY", "DEQUANTIZE")
 LEAST_ZEROS = 2 / 3  # of the weights of 1x1 convolutions; XNNPACK's own limit
@@ -67,11 +66,7 @@ class _Graph:
 
     def __init__(self, file: FlatFile, graph: Any) -> None:
         self.file, self.graph = file, graph
-        self.made_by = {int(n): op for op in graph.operators for n in op.outputs}
-        self.read_by: dict[int, list[Any]] = {}
-        for op in graph.operators:
-            for number in (int(n) for n in op.inputs if n >= 0):
-                self.read_by.setdefault(number, []).append(op)
+        self.made_by, self.read_by = links(graph)
 
     def name(self, op: Any) -> str:
         """Its kind and its layer."""

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.export.flat import FlatFile
-
-PADS = ("PAD", "PADV2")
+from tfprune.export.emit import Emitter
+from tfprune.export.region import PADS
 
 
 class Unfit(Exception):
@@ -19,16 +18,13 @@ class Windows:
     """Reads convolutions and pools of a dense graph.
 
     Args:
+        emit: of the graph.
         made_by: tensor -> the op that makes it.
     """
 
-    def __init__(self, file: FlatFile, graph: Any, made_by: dict[int, Any]) -> None:
-        self.file, self.graph, self.made_by = file, graph, made_by
-        self.same, self.valid = file.schema.Padding.SAME, file.schema.Padding.VALID
-
-    def shape(self, number: int) -> tuple[int, ...]:
-        """Of a tensor."""
-        return tuple(int(n) for n in self.graph.tensors[number].shape)
+    def __init__(self, emit: Emitter, made_by: dict[int, Any]) -> None:
+        self.file, self.graph, self.made_by = emit.file, emit.graph, made_by
+        self.shape, self.same = emit.shape, emit.same
 
     def kernel_size(self, op: Any) -> tuple[int, int]:
         """Height and width of the window."""
