@@ -7,6 +7,7 @@
 
 #include "core/checks.h"
 #include "core/packed.h"
+#include "core/products.h"
 #include "core/threads.h"
 
 namespace {
@@ -88,6 +89,10 @@ extern "C" tfp_status tfp_run(const tfp_packed* packed, int64_t batch, int64_t h
   if (work.pixels == 0) return TFP_OK;
   if (x == nullptr || y == nullptr)
     return fail(TFP_INVALID, "x and y must be given. Received: null.");
+  if (packed->kernel != &tfp_reference && tfprune::is_product(packed->plan, work.call)) {
+    tfprune::multiply(packed->plan, work.call);
+    return TFP_OK;
+  }
   const int64_t lanes = packed->kernel->lanes, vectors = (work.pixels + lanes - 1) / lanes;
   work.step = vectors_at_a_time(*packed, vectors, threads) * lanes;
   tfprune::parallel((work.pixels + work.step - 1) / work.step, threads, part, &work);

@@ -10,8 +10,6 @@
 namespace tfprune {
 namespace {
 
-constexpr int64_t kFewVectors = 2;  // that are multiplied one by one
-
 struct Freed {
   void operator()(tfp_packed* packed) const { tfp_free(packed); }
 };
@@ -33,10 +31,7 @@ class Convolution {
                            context->tensors[unit_.output].name);
       return kTfLiteError;
     }
-    one_by_one_ = unit_.form == Form::kFullyConnected && maps_.batch <= kFewVectors;
-    if (one_by_one_) {
-      if (rows_.splits.empty()) rows_ = rows_of(*context, unit_);
-    } else if (packed_ == nullptr || std::memcmp(&conv, &packed_for_, sizeof(conv)) != 0) {
+    if (packed_ == nullptr || std::memcmp(&conv, &packed_for_, sizeof(conv)) != 0) {
       const TfLiteStatus status = pack(context, conv);
       if (status != kTfLiteOk) return status;
     }
@@ -49,11 +44,6 @@ class Convolution {
     const float* from = static_cast<const float*>(x.data);
     float* to = static_cast<float*>(y.data);
     const Maps& m = maps_;
-    if (one_by_one_) {
-      const tfp_conv& conv = unit_.conv;
-      multiply(rows_, bias(context), conv.activation, m.batch, conv.in_channels, from, to);
-      return kTfLiteOk;
-    }
     if (tfp_run(packed_.get(), m.batch, m.h, m.w, from, to, threads_) == TFP_OK) return kTfLiteOk;
     context->ReportError(context, "tfprune: %s", tfp_last_error());
     return kTfLiteError;
@@ -130,8 +120,6 @@ class Convolution {
   const Unit unit_;
   const int32_t threads_;
   Maps maps_{};
-  bool one_by_one_ = false;
-  Rows rows_;  // where that is so
   tfp_conv packed_for_{};
   std::unique_ptr<tfp_packed, Freed> packed_;
 };

@@ -13,7 +13,6 @@
 #include "core/sparse_conv.h"
 #include "tflite/bank.h"
 #include "tflite/graph.h"
-#include "tflite/products.h"
 #include "tflite/weights.h"
 
 namespace tfprune {
@@ -39,6 +38,13 @@ struct Matches {
 };
 
 Matches find_units(const Graph& graph);
+
+// Weights, [out_channels, columns] in rows as tfp_pack takes them.
+struct Rows {
+  std::vector<float> values;
+  std::vector<int32_t> columns;
+  std::vector<int64_t> splits;
+};
 
 Rows rows_of(const TfLiteContext& context, const Unit& unit);
 

@@ -43,6 +43,10 @@ def run(x, weights, threads=1):
 @example(ConvSpec(3, 5, (5, 5), padding=(2, 2, 2, 2), basis="dct"), 0.3, True, (3, 7, 2), 0, 1)
 @example(ConvSpec(300, 8, **SAME), 0.05, False, (1, 7, 7), 0, 1)
 @example(ConvSpec(2, 3, **SAME), 0.5, True, (5, 1, 1), 0, 1)
+@example(ConvSpec(150, 8, kernel_size=(1, 1), strides=(2, 3)), 0.2, True, (1, 1, 1), 0, 2)
+@example(ConvSpec(90, 9, (1, 1), groups=3, activation="relu6"), 0.5, True, (1, 1, 1), 0, 1)
+@example(ConvSpec(9, 7, (1, 1), activation="relu"), 0.0, True, (1, 1, 1), 0, 1)
+@example(ConvSpec(9, 7, (1, 1), padding=(0, 1, 1, 0)), 1.0, True, (1, 1, 1), 0, 1)
 def test_kernels_compute_the_definition(spec, density, bias, size, seed, threads):
     weights = draw_weights(spec, density, bias, seed)
     x = np.random.default_rng(seed).normal(size=(*size, spec.in_channels)).astype("float32")
@@ -106,6 +110,15 @@ def test_structured_sparsity(kernel):
     for mask in masks.values():
         weights = ops.SparseWeights.from_dense(dense * mask, spec)
         close(run(x, weights), slow(x, weights))
+
+
+@pytest.mark.parametrize("activation", ["linear", "relu", "relu6"])
+def test_a_single_vector_keeps_what_is_not_a_number(kernel, activation):
+    weights = draw_weights(ConvSpec(20, 6, (1, 1), activation=activation), 0.5, True, 0)
+    vector = np.zeros((1, 1, 1, 20), "float32")
+    vector[..., 3] = np.nan
+    reads = weights.dense()[0, 0, 3] != 0
+    assert reads.any() and np.isnan(run(vector, weights)[0, 0, 0, reads]).all()
 
 
 @pytest.mark.parametrize("storage", ["float32", "bfloat16", "float16"])
