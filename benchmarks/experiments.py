@@ -160,7 +160,7 @@ def _stages(method: tfprune.Method) -> Callable[[float], Any]:
 
 
 def _chargru(optimizer: str, rate: float) -> Experiment:
-    """Dense for 10 epochs; 16 epochs with lam and a growing T for 8 of them, then fine-tuning."""
+    """Dense for 10 epochs; 12 epochs with lam and a growing T for 7 of them, then fine-tuning."""
     epoch = 245
     dense = Training(steps=10 * epoch, batch=64, rate=rate, optimizer=optimizer)
     return Experiment(
@@ -170,11 +170,11 @@ def _chargru(optimizer: str, rate: float) -> Experiment:
         net=nets.chargru,
         decay=0.0,
         dense=dense,
-        pruning=dataclasses.replace(dense, steps=16 * epoch, hold=8 * epoch),
+        pruning=dataclasses.replace(dense, steps=12 * epoch, hold=7 * epoch),
         method=lambda offset: tfprune.SensitivityDriven(
-            lam=1e-4, target_sparsity=0.82 + offset, every=4
+            lam=1e-4, target_sparsity=0.81 + offset, every=4
         ),
-        schedule=tfprune.SensitivitySchedule(begin_step=0, end_step=8 * epoch, frequency=epoch),
+        schedule=tfprune.SensitivitySchedule(begin_step=0, end_step=7 * epoch, frequency=epoch),
         offsets=(-0.1, 0.0, 0.08),
         paper={},
     )
@@ -213,8 +213,8 @@ def _vgg(name: str, title: str, method: Any, paper: dict, **changes: Any) -> Exp
         "data": "cifar10",
         "net": nets.vgg,
         "decay": 5e-4,
-        "dense": dataclasses.replace(_RESNET20_DENSE, steps=10000, rate=0.1),
-        "pruning": dataclasses.replace(_RESNET20_PRUNING, rate=0.05),
+        "dense": dataclasses.replace(_RESNET20_DENSE, steps=8000, rate=0.1),
+        "pruning": dataclasses.replace(_RESNET20_PRUNING, steps=6000, rate=0.05),
         "schedule": None,
         "offsets": (0.0,),
     }
