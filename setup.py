@@ -30,7 +30,7 @@ LIBRARIES = {
 }
 SUFFIXES = {".c", ".cc", ".cpp"}
 # A file NAME_avx2.cc is compiled for that instruction set, and only called where the CPU has it.
-ISA_FLAGS = {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mavx512vl", "-mfma"]}
+ISA_FLAGS = Path("custom_ops", "isa_flags.txt")
 FRAMEWORK = "libtensorflow_framework.so.2"
 
 
@@ -45,7 +45,8 @@ def flags(source: str) -> list[str]:
     path = Path(source)
     isa = path.stem.rpartition("_")[2] if platform.machine() in ("x86_64", "AMD64") else ""
     language = "-std=c11" if path.suffix == ".c" else "-std=c++17"
-    return [language, "-O3", "-g0", "-pthread", *ISA_FLAGS.get(isa, [])]
+    known = {name: rest for name, *rest in map(str.split, ISA_FLAGS.read_text().splitlines())}
+    return [language, "-O3", "-g0", "-pthread", *known.get(isa, [])]
 
 
 class BuildNative(build_ext):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
 OUT = HERE.parent / "build" / "fuzz"
-ISA = {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mavx512vl", "-mfma"]}
+ISA_LINES = (HERE / "isa_flags.txt").read_text().splitlines()
+ISA = {name: flags for name, *flags in map(str.split, ISA_LINES)}
 SANITIZERS = "address,undefined"
 
 

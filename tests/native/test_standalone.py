@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2] / "custom_ops"
-ISA = {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mavx512vl", "-mfma"]}
+ISA_LINES = (ROOT / "isa_flags.txt").read_text().splitlines()
+ISA = {name: flags for name, *flags in map(str.split, ISA_LINES)}
 CROSS = ("aarch64-linux-gnu-g++", "qemu-aarch64")
 
 pytestmark = pytest.mark.slow
