@@ -186,6 +186,7 @@ def _resnet20(
     paper: dict,
     method: Any = None,
     pruning: Training = _RESNET20_PRUNING,
+    schedule: tfprune.PruningSchedule | None = None,
     **settings: Any,
 ) -> Experiment:
     return Experiment(
@@ -197,10 +198,15 @@ def _resnet20(
         dense=_RESNET20_DENSE,
         pruning=pruning,
         method=method or _compression(target_compression=5.45, **settings),
-        schedule=None,
+        schedule=schedule,
         offsets=(0.0,) if method else (-1.5, 0.0, 3.0),
         paper=paper,
     )
+
+
+def _rounds(target: float) -> tfprune.SynapticSchedule:
+    """Eight rounds in the first half of the training, then fine-tuning."""
+    return tfprune.SynapticSchedule(target, rounds=8, begin_fraction=0.05, end_fraction=0.5)
 
 
 def _synaptic(lam: float, **settings: Any) -> Callable[[float], Any]:
@@ -352,10 +358,19 @@ EXPERIMENTS = {
             paper={},
             method=_synaptic(lam=3e-5, target_sparsity=0.6),
         ),
+        _resnet20(
+            name="synaptic-resnet20-longer",
+            title="The same in eight rounds and 20,000 steps instead of one and 8,000",
+            paper={},
+            method=_synaptic(lam=3e-5, target_sparsity=0.6),
+            pruning=dataclasses.replace(_RESNET20_PRUNING, steps=20000),
+            schedule=_rounds(0.6),
+        ),
         _vgg(
             name="synaptic-vgg",
             title="Synaptic strength, VGG-16 of half the width, CIFAR-10, 90 % of connections",
             method=_synaptic(lam=1e-4, target_sparsity=0.9),
+            schedule=_rounds(0.9),
             offsets=(-1.0, -0.5, 0.0, 0.5),
             paper={},
         ),
@@ -363,6 +378,7 @@ EXPERIMENTS = {
             name="synaptic-vgg-sparser",
             title="The same, 96 % of connections, as in the paper's headline",
             method=_synaptic(lam=1e-4, target_sparsity=0.96),
+            schedule=_rounds(0.96),
             paper={},
         ),
         _vgg(
