@@ -53,7 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
     for seed in range(options.seeds):
         folder = out / experiment.name / f"seed{seed}"
         dense = _dense_folder(out, experiment, seed)
-        report["rows"].append(seeds.run(experiment, seed, data, folder, dense))
+        row = seeds.run(experiment, seed, data, folder, dense)
+        if experiment.data == "tiny_shakespeare":  # its validation split is no part of the training
+            row |= seeds.validation(experiment, seed, options.data_dir, folder, dense)
+        report["rows"].append(row)
         _write(out, experiment, report)
     _write(out, experiment, report)
     print(table(experiment.title, report))
@@ -117,6 +120,10 @@ def table(title: str, report: dict[str, Any]) -> str:
         lines.append(_line("**mean**", _summary(rows, lambda v: sum(v) / len(v))))
         lines.append(_line("spread (max - min)", _summary(rows, lambda v: max(v) - min(v))))
     for row in rows:
+        if "validation_error" in row:
+            before, after = row["validation_dense_error"], row["validation_error"]
+            lines += ["", f"Seed {row['seed']}, bits per character. Validation split: "]
+            lines[-1] += f"{before} dense, {after} pruned ({100 * (after / before - 1):+.2f} %)."
         if row.get("last_errors"):
             errors = ", ".join(f"{value:.2f}" for value in row["last_errors"])
             mean = sum(row["last_errors"]) / len(row["last_errors"])

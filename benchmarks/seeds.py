@@ -85,6 +85,19 @@ def run(
     return row
 
 
+def validation(
+    experiment: Experiment, seed: int, data_dir: str | None, folder: Path, dense_folder: Path
+) -> dict[str, float]:
+    """Errors of both nets of a finished `run` on the validation split."""
+    fit_pair, held_out = load(experiment, data_dir, validate=True)
+    dense, _ = train_dense(experiment, seed, fit_pair, dense_folder)
+    pruned = tfprune.load_model(folder / "offset+0.keras", compile=False)
+    return {
+        "validation_dense_error": error(dense, held_out),
+        "validation_error": error(pruned, held_out),
+    }
+
+
 def prunes_connections(model: keras.Model) -> bool:
     """Whether synaptic strength prunes it: with others a connection is gone by chance."""
     found = [layer.prune_state.method for _, layer in tfprune.training.pruned_layers(model)]

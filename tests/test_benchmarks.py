@@ -74,6 +74,31 @@ def test_rows_curve_and_resuming(papers: Any, tmp_path: Path, capsys: Any) -> No
     assert not list(tmp_path.rglob("*.partial"))
 
 
+def test_of_a_text_the_validation_split_is_reported_too(
+    papers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def windows(data_dir: str | None, validate: bool) -> Any:
+        train, held = (np.random.default_rng(s).integers(0, 65, (40, 9)) for s in (0, 1 + validate))
+        return (train[:, :-1], train[:, 1:]), (held[:, :-1], held[:, 1:])
+
+    seeds, experiments = sys.modules["seeds"], sys.modules["experiments"].EXPERIMENTS
+    monkeypatch.setattr(seeds, "load_text", windows)
+    one = experiments["sensitivity-chargru-adam"]
+    small = dataclasses.replace(
+        one,
+        dense=dataclasses.replace(one.dense, steps=3, batch=5),
+        pruning=dataclasses.replace(one.pruning, steps=4, batch=5, hold=0),
+        schedule=tfprune.SensitivitySchedule(begin_step=0, end_step=2, frequency=1),
+    )
+    monkeypatch.setitem(experiments, one.name, small)
+    command = ["--experiment", one.name, "--out", str(tmp_path), "--seeds", "1"]
+    assert papers.main(command) == 0
+    (row,) = json.loads((tmp_path / f"{one.name}.json").read_text())["rows"]
+    for key in ("validation_error", "validation_dense_error"):
+        assert 5 < row[key] < 8 and row[key] not in (row["test_error"], row["dense_error"])
+    assert f"{row['validation_error']} pruned" in (tmp_path / f"{one.name}.md").read_text()
+
+
 def test_an_unknown_experiment_is_named(papers: Any, capsys: Any) -> None:
     assert papers.main(["--experiment", "dns-lenet6"]) == 2
     assert "dns-lenet5, dns-lenet5-sparser, dns-lenet300" in capsys.readouterr().err
