@@ -159,8 +159,8 @@ def _stages(method: tfprune.Method) -> Callable[[float], Any]:
     return lambda offset: {"stage": method}
 
 
-def _chargru(optimizer: str, rate: float) -> Experiment:
-    """Dense for 10 epochs; 12 epochs with lam and a growing T for 7 of them, then fine-tuning."""
+def _chargru(optimizer: str, rate: float, epochs: int, growing: int) -> Experiment:
+    """Dense for 10 epochs; then `epochs`, with lam and a growing T in the first of them."""
     epoch = 245
     dense = Training(steps=10 * epoch, batch=64, rate=rate, optimizer=optimizer)
     return Experiment(
@@ -170,11 +170,13 @@ def _chargru(optimizer: str, rate: float) -> Experiment:
         net=nets.chargru,
         decay=0.0,
         dense=dense,
-        pruning=dataclasses.replace(dense, steps=12 * epoch, hold=7 * epoch),
+        pruning=dataclasses.replace(dense, steps=epochs * epoch, hold=growing * epoch),
         method=lambda offset: tfprune.SensitivityDriven(
             lam=1e-4, target_sparsity=0.81 + offset, every=4
         ),
-        schedule=tfprune.SensitivitySchedule(begin_step=0, end_step=7 * epoch, frequency=epoch),
+        schedule=tfprune.SensitivitySchedule(
+            begin_step=0, end_step=growing * epoch, frequency=epoch
+        ),
         offsets=(-0.1, 0.0, 0.08),
         paper={},
     )
@@ -308,9 +310,9 @@ EXPERIMENTS = {
             paper={"dense_error": 0.68, "test_error": 0.8, "compression": 51.07},
             pruning_decay=0.0,
         ),
-        _chargru("SGD", rate=1.0),
-        _chargru("Adam", rate=2e-3),
-        _chargru("AdamW", rate=2e-3),
+        _chargru("SGD", rate=1.0, epochs=6, growing=4),
+        _chargru("Adam", rate=2e-3, epochs=12, growing=7),
+        _chargru("AdamW", rate=2e-3, epochs=12, growing=7),
         _resnet20(
             name="fdnp-resnet20",
             title="Frequency-domain dynamic pruning, ResNet-20, CIFAR-10",

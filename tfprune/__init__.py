@@ -9,6 +9,7 @@ tfprune.export_tflite(pruned, "model.tflite")
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from tfprune import bands, layers
@@ -81,4 +82,6 @@ def __getattr__(name: str) -> Any:
         from tfprune.export import export_tflite
 
         return export_tflite
+    if name in ("export", "ops"):
+        return importlib.import_module(f"tfprune.{name}")
     raise AttributeError(f"module 'tfprune' has no attribute {name!r}")

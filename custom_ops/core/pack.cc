@@ -256,14 +256,6 @@ void Packed::point() {
   plan.split = split.data();
 }
 
-int64_t Packed::bytes() const {
-  return static_cast<int64_t>(
-      sizeof(*this) + blocks.size() * sizeof(tfp_block) + runs.size() * sizeof(tfp_run_of_rows) +
-      rows.size() * 4 + used.size() * 4 + offsets.size() * 2 + weights.size() * 4 + bias.size() * 4 +
-      kernel_start.size() * 8 + kernel_row.size() * 4 + kernel_weight.size() * 4 +
-      value.size() * 4 + column.size() * 4 + split.size() * 8);
-}
-
 }  // namespace tfprune
 
 extern "C" tfp_status tfp_pack(const tfp_conv* conv, const float* values, int64_t value_count,
@@ -299,6 +291,3 @@ extern "C" tfp_status tfp_pack(const tfp_conv* conv, const float* values, int64_
 }
 
 extern "C" void tfp_free(tfp_packed* packed) { delete packed; }
-extern "C" int64_t tfp_packed_bytes(const tfp_packed* packed) {
-  return packed == nullptr ? 0 : packed->bytes();
-}

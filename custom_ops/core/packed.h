@@ -24,7 +24,6 @@ struct Packed {
   std::vector<int64_t> split;
 
   void point();  // make the plan point to the vectors
-  int64_t bytes() const;
 };
 
 // The kernel that new packings run on.

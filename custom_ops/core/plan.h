@@ -18,7 +18,8 @@ typedef struct {
 } tfp_run_of_rows;
 
 /* `channels` input channels of a group. Its rows follow each other in the arrays of the plan, by
-   falling number of entries; every row is padded to a multiple of four entries. */
+   falling number of entries; where plan.together is 1, every row is padded to a multiple of four
+   entries. */
 typedef struct {
   int32_t channel;  /* the first, counted in the whole input */
   int32_t channels; /* at most plan.block_channels */
@@ -63,8 +64,8 @@ typedef struct {
   float* y;
 } tfp_call;
 
-/* Output pixels [begin, end) of a call, counted over all images, for output channels of the groups
-   [group_begin, group_end). Tiles of a kernel start at multiples of its tile size. */
+/* Output pixels of a call, counted over all images; a range begins at a multiple of the vectors'
+   length. */
 typedef struct {
   int64_t begin, end;
 } tfp_range;

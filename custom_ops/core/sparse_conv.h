@@ -58,9 +58,6 @@ const char* tfp_kernel_name(int32_t index);
 int32_t tfp_kernel_runs(int32_t index);
 /* Use one kernel by name, or with null the best that runs here; for packings made after it. */
 tfp_status tfp_select_kernel(const char* name);
-/* The name of the kernel that a packing runs on. */
-const char* tfp_kernel_of(const tfp_packed* packed);
-int64_t tfp_packed_bytes(const tfp_packed* packed);
 
 /* Of the calling thread's last call that did not return TFP_OK. */
 const char* tfp_last_error(void);

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <string>
 
 #include "core/checks.h"
 #include "core/packed.h"
@@ -53,9 +54,8 @@ extern "C" tfp_status tfp_select_kernel(const char* name) {
     chosen.store(kernel);
     return TFP_OK;
   }
-  return tfprune::fail(TFP_INVALID, "There is no kernel '%s'.", name);
-}
-
-extern "C" const char* tfp_kernel_of(const tfp_packed* packed) {
-  return packed == nullptr ? nullptr : packed->kernel->name;
+  std::string known;
+  for (const tfp_kernel* kernel : kTable) known += std::string(" ") + kernel->name;
+  return tfprune::fail(TFP_INVALID, "The kernel must be one of%s. Received: '%s'.", known.c_str(),
+                       name);
 }

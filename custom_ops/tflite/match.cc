@@ -128,7 +128,11 @@ bool convolution(const Graph& graph, const Node& node, Unit* unit, std::vector<i
     Unit whole = *unit;
     whole.form = Form::kCoefficients;
     std::vector<int32_t> of_both = *places;
-    if (add_bank(graph, *wave, &whole, &of_both)) *unit = whole, *places = of_both;
+    // What unpacks weights must stand in front of both ops, which the runtime would part otherwise.
+    const int32_t first = graph.writer[static_cast<size_t>(unit->input)];
+    if (add_bank(graph, *wave, &whole, &of_both) &&
+        std::all_of(of_both.begin(), of_both.end(), [&](int32_t place) { return place < first; }))
+      *unit = whole, *places = of_both;
   }
   const bool known = source.constant.sparse || unit->form == Form::kCoefficients;
   return known && is_map(graph, unit->input, 4, unit->conv.in_channels) &&

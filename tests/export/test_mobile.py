@@ -117,6 +117,8 @@ REFUSED = {
                    "several outputs of a channel"),
     "stride of 3": (middle_of(lambda x: L.Conv2D(16, 3, 3, padding="same")(x)), "must be 1 or 2"),
     "edges": (middle_of(lambda x: L.AveragePooling2D(3, 1, padding="same")(x)), "at the edges"),
+    "edges behind": (middle_of(lambda x: L.AveragePooling2D(3, 2, padding="same")(x)),
+                     "at the edges"),
     "difference": (middle_of(lambda x: L.Subtract()([x, L.Conv2D(16, 1)(x)])), "SUB"),
     "no mean": (lambda: keras.Sequential([image(), L.Conv2D(64, 3), L.Flatten()]), "has none"),
     "no image": (lambda: headed(inputs := image(12, 8), L.Conv2D(64, 3, padding="same")(inputs)),
@@ -165,6 +167,7 @@ BUGS = {
     "average pool": lambda x: L.AveragePooling2D(2)(x),
     "unfused normalization": lambda x: L.BatchNormalization()(L.Add()([x, L.ReLU()(x)])),
     "stride-2 depthwise, same": lambda x: L.DepthwiseConv2D(3, 2, padding="same")(x),
+    "one minus": lambda x: L.BatchNormalization()(1.0 - x),
     "shared padding": lambda x: L.Add()(
         [L.DepthwiseConv2D(3, 2)(pad) for pad in [L.ZeroPadding2D(1)(x)] for _ in range(2)]
     ),
@@ -182,6 +185,29 @@ def test_graphs_that_phones_get_wrong_are_rewritten(name, tmp_path):
     np.testing.assert_allclose(
         predict_tflite(tmp_path / "m.tflite", x), model.predict(x, verbose=0), rtol=1e-4, atol=1e-5
     )
+
+
+def test_an_activation_behind_a_pool_of_all_pixels_stays(tmp_path):
+    inputs = image(16)
+    x = L.Conv2D(64, 1)(L.Conv2D(16, 3, 2, activation="relu")(L.ZeroPadding2D(1)(inputs)))
+    means = L.Flatten()(L.ReLU()(L.AveragePooling2D(8)(x)))
+    model = zeros(keras.Model(inputs, L.Dense(7)(means)))
+    x = inputs_of(model)
+    found = export_tflite(model, tmp_path / "m.tflite", "mobile-sparse", samples=x)
+    assert found.ops["MEAN"] == 1 and found.ops["RELU"] == 1
+    np.testing.assert_allclose(
+        predict_tflite(found.path, x), model.predict(x, verbose=0), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_pad_of_other_values_at_the_entry_is_named(tmp_path):
+    inputs = image(16)
+    ones = keras.ops.pad(inputs, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=0.5)
+    x = L.Conv2D(64, 1)(L.Conv2D(16, 3, 2, activation="relu")(ones))
+    model = zeros(headed(inputs, x))
+    with pytest.raises(ExportError, match="PADV2"):
+        export_tflite(model, tmp_path / "m.tflite", "mobile-sparse")
+    assert "PADV2" in " ".join(export_tflite(model, tmp_path / "m.tflite", "auto").notes)
 
 
 def test_padding_belongs_to_one_filter_each(tmp_path):

@@ -41,6 +41,25 @@ def test_several_inputs_and_outputs_are_matched_by_name(tmp_path, rng):
     close(got["first"], wanted[1])
 
 
+@pytest.mark.parametrize("name", ["ä", "_x", "1a", "self"])
+def test_any_name_of_an_input(name, tmp_path, rng):
+    inputs = keras.Input((4,), name=name)
+    model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    x = rng.random((3, 4), "float32")
+    close(predict_tflite(export_tflite(model, tmp_path / "m.tflite").path, x), model(x))
+
+
+def test_types_that_nobody_gave_are_said(tmp_path, rng):
+    class Halves(keras.Model):
+        def call(self, x):
+            return x / 2
+
+    model = Halves()
+    model(rng.random((2, 5)))
+    notes = export_tflite(model, tmp_path / "m.tflite").notes
+    assert any("taken for float32; pass `samples`" in note for note in notes)
+
+
 def test_dict_inputs_and_outputs(tmp_path, rng):
     x = {"a": keras.Input((4,), name="a"), "b": keras.Input((3,), name="b")}
     both = keras.layers.Concatenate()([x["b"], x["a"]])

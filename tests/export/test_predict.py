@@ -62,7 +62,41 @@ def test_wrong_inputs(x, match, file):
         predict_tflite(file, x)
 
 
+def test_several_inputs_go_by_name(tmp_path, rng):
+    first, second = keras.Input((4,), name="b"), keras.Input((4,), name="a")
+    model = keras.Model([first, second], keras.layers.Subtract()([first, second]))
+    place = export_tflite(model, tmp_path / "m.tflite").path
+    x, y = rng.random((2, 3, 4), "float32")
+    np.testing.assert_array_equal(predict_tflite(place, {"b": x, "a": y}), x - y)
+    with pytest.raises(ValueError, match=r"dict with arrays for \('a', 'b'\).*Received: list"):
+        predict_tflite(place, [x, y])
+
+
+def test_whole_numbers_that_do_not_fit(tmp_path):
+    numbers = keras.Input((4,), dtype="uint8")
+    model = keras.Model(numbers, keras.layers.Dense(3)(keras.ops.cast(numbers, "float32")))
+    place = export_tflite(model, tmp_path / "m.tflite").path
+    with pytest.raises(ValueError, match=r"uint8.*numbers from 0 to 300"):
+        predict_tflite(place, np.array([[0, 300, 1, 2]]))
+    with pytest.raises(ValueError, match=r"`samples` must fit into uint8.*300"):
+        export_tflite(model, tmp_path / "m.tflite", samples=np.full((2, 4), 300))
+
+
+def test_a_file_with_two_signatures(dense_model, tmp_path):
+    spec = tf.TensorSpec((1, 6), tf.float32)
+    calls = {name: tf.function(dense_model, input_signature=[spec]) for name in ("one", "two")}
+    tf.saved_model.save(dense_model, str(tmp_path / "saved"), signatures=calls)
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        str(tmp_path / "saved"), signature_keys=["one", "two"]
+    )
+    (tmp_path / "two.tflite").write_bytes(converter.convert())
+    with pytest.raises(ValueError, match=r"one signature. Received: \['one', 'two'\]"):
+        predict_tflite(tmp_path / "two.tflite", np.zeros((1, 6), "f"))
+
+
 def test_wrong_batch_size_and_missing_file(file, tmp_path):
+    with pytest.raises(ValueError, match="threads"):
+        predict_tflite(file, np.zeros((1, 6), "f"), threads=0)
     with pytest.raises(ValueError, match="batch_size"):
         predict_tflite(file, np.zeros((1, 6), "f"), batch_size=0)
     with pytest.raises(FileNotFoundError):

@@ -5,9 +5,11 @@ import os
 import keras
 import numpy as np
 import pytest
+from sparse_nets import blocks_of_zeros, headed, image
 
 from tfprune.export import ExportError, convert, export_tflite, verify
 from tfprune.export.storage import STORAGES
+from tfprune.export.view import view_of
 
 
 @pytest.fixture
@@ -53,6 +55,33 @@ def test_nan_in_the_file_is_refused_at_any_tolerance(dense_model, older, monkeyp
     with pytest.raises(ExportError, match="nan"):
         export_tflite(dense_model, older, tolerance=1e30)
     assert untouched(older)
+
+
+@pytest.mark.parametrize("target", ["smallest", "auto"])
+def test_the_float32_twin_is_the_same_graph(target):
+    """Of a net whose fastest form in float32 is another one than in int8."""
+    inputs = image(12)
+    model = blocks_of_zeros(headed(inputs, keras.layers.Conv2D(128, 3, padding="same")(
+        keras.layers.MaxPooling2D(2)(keras.layers.Conv2D(128, 3, padding="same")(inputs))
+    )))  # fmt: skip
+    found, storage = convert.TARGETS[target], convert.TARGETS[target].storages["int8"]
+    kinds, unpacking = [], ("DENSIFY", "DEQUANTIZE")
+    for one in (storage, storage.twin()):
+        ops = convert.op_counts(found.build(view_of(model), one, []).data)
+        kinds.append({kind: count for kind, count in ops.items() if kind not in unpacking})
+    assert kinds[0] == kinds[1]
+
+
+def test_a_folder_that_cannot_be_synced_and_a_long_name(dense_model, tmp_path, monkeypatch):
+    def refuse(path, flags, *rest, **options):
+        if flags == os.O_RDONLY and str(path) == str(tmp_path):
+            raise PermissionError
+        return opened(path, flags, *rest, **options)
+
+    opened = os.open
+    monkeypatch.setattr(os, "open", refuse)
+    place = tmp_path / f"{'x' * 245}.tflite"
+    assert export_tflite(dense_model, place).bytes == place.stat().st_size
 
 
 @pytest.mark.parametrize("storage", ["int8", "int8_dynamic"])

@@ -273,3 +273,13 @@ print(ops.available(), ops.kernels(), float(y[0, 0, 0, 0]))
     assert both.returncode and "TFPRUNE_REQUIRE_NATIVE=1, but" in both.stderr
     wrong = run_python(program, TFPRUNE_KERNEL="sse9")
     assert wrong.returncode and "sse9" in wrong.stderr
+
+
+def test_lists_and_numbers_of_numpy_are_taken():
+    packed = draw_weights(ConvSpec(4, 4, (3, 3), basis="dct"), 0.5, True, 0)
+    x = np.random.default_rng(0).random((1, 8, 8, 4), "float32")
+    wanted = ops.sparse_frequency_conv2d(x, packed, strides=(2, 2), padding=(1, 1, 1, 1))
+    got = ops.sparse_frequency_conv2d(x, packed, strides=np.int64(2), padding=[1, 1, 1, 1])
+    np.testing.assert_array_equal(got, wanted)
+    with pytest.raises(ValueError, match=r"four numbers. Received: \[1, 1\]"):
+        ops.sparse_frequency_conv2d(x, packed, padding=[1, 1])

@@ -28,8 +28,9 @@ _PROBE = (
     "print(m.version('numpy'), m.version('ai-edge-litert'), platform.machine())"
 )
 _REMEDY = (
-    f"Set {VARIABLE}, or `arm_python`, to the command line of a Python on AArch64 that has "
-    "ai-edge-litert and numpy; tools/arm_root.py in tfprune's repository builds one for qemu."
+    f"Set {VARIABLE}, or `arm_python`, to the command line, with absolute paths, of a Python on "
+    "AArch64 that has ai-edge-litert and numpy; tools/arm_root.py in tfprune's repository builds "
+    "one for qemu."
 )
 
 

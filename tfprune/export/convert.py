@@ -51,7 +51,7 @@ def smallest(view: View, storage: Storage, calibration: list[Row]) -> Built:
     prepared = forms.smallest(view.model, storage.name)
     other = dataclasses.replace(view, model=prepared.model)
     plain = dense(other, STORAGES["float32"], []).data
-    data = sparse_file.store(FlatFile(plain), storage.name)
+    data = sparse_file.store(FlatFile(plain), storage.values)
     opened, ops = sparse_mode.check(plain).entries, op_counts(data)
     ends = any(kind in ops for kind in sparse_mode.SINKS)
     if opened and ends and "DENSIFY" in ops and sparse_mode.check(data).complaints:
@@ -77,7 +77,7 @@ def _mobile_sparse(plain: bytes, storage: Storage) -> Built:
     found = mobile.rewrite(plain, storage.name)
     complaints = list(found.complaints)
     if not complaints:
-        data = sparse_file.store(found.file, storage.name, found.norms)
+        data = sparse_file.store(found.file, storage.values, found.norms)
         checked = sparse_mode.check(data)
         complaints += checked.complaints
         if not complaints and not checked.runs:
@@ -226,9 +226,9 @@ def _convert(folder: str, storage: Storage, calibration: list[Row]) -> bytes:
 
     converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[_SIGNATURE])
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    if storage.name != "float32":
+    if storage.values != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if storage.name == "float16":
+    if storage.values == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if storage.calibrated:
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]

@@ -52,6 +52,8 @@ def _draw(rng: np.random.Generator, spec: InputSpec, top: int) -> np.ndarray:
     shape = [OPEN_DIMENSION if size is None else size for size in spec.shape]
     if spec.dtype.startswith("float"):
         return rng.standard_normal(shape).astype(spec.dtype)
+    if spec.dtype == "uint8" and len(shape) == 4:  # images
+        top = 256
     return rng.integers(0, 2 if spec.dtype == "bool" else top, shape).astype(spec.dtype)
 
 
@@ -146,7 +148,13 @@ def _to_array(value: Any, spec: InputSpec, argument: str) -> np.ndarray:
             f"`{argument}` must be whole numbers for the input '{spec.name}' ({spec.dtype}). "
             f"Received: dtype {array.dtype}."
         )
-    return array.astype(spec.dtype)
+    cast = array.astype(spec.dtype)
+    if array.dtype.kind in "iu" and cast.dtype.kind != "f" and (cast != array).any():
+        raise ValueError(
+            f"`{argument}` must fit into {spec.dtype} for the input '{spec.name}'. Received: "
+            f"{array.min()} to {array.max()}."
+        )
+    return cast
 
 
 def _shape_of(data: Any) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 
 from tfprune.export.emit import NONE, Emitter
 from tfprune.export.region import ENTRY_CHANNELS, PADS, Region
-from tfprune.export.windows import Windows
+from tfprune.export.windows import Unfit, Windows
 
 
 class Entry:
@@ -21,7 +21,10 @@ class Entry:
         readers = self.region.read_by[self.region.source]
         if len(readers) == 1 and self.emit.file.kind(readers[0]) in PADS:
             readers = self.region.read_by.get(int(readers[0].outputs[0]), [])
-        return len(readers) == 1 and self.windows.opens(readers[0])
+        try:
+            return len(readers) == 1 and self.windows.opens(readers[0])
+        except Unfit:  # a PAD, which is complained of where it is rewritten
+            return False
 
     def image(self) -> int:
         """What takes the place of the image: itself, or the same behind an entry.

@@ -1,5 +1,6 @@
 """Files that are whole or absent."""
 
+import contextlib
 import gzip
 import os
 import secrets
@@ -13,7 +14,7 @@ def gzip_size(data: bytes) -> int:
 
 def write_atomically(place: Path, data: bytes) -> None:
     """Write `data` to `place` whole: on any failure the old file stays and nothing else is left."""
-    temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}.tmp")
+    temporary = place.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:
             file.write(data)
@@ -27,10 +28,12 @@ def write_atomically(place: Path, data: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
+    """Where the system allows it: the file is in its place already."""
     if os.name != "posix":
         return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -31,6 +31,8 @@ from tfprune.export.sums import Sums
 from tfprune.export.taps import at_least_three, centred, middle, parts
 from tfprune.export.windows import Unfit, Windows
 
+ACTIVATIONS = {1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6"}  # of `ActivationFunctionType`
+
 
 @dataclasses.dataclass(frozen=True)
 class Rewritten:
@@ -102,7 +104,7 @@ class _Rewriter:
         for op in self.region.ops:
             kind = self.file.kind(op)
             try:
-                if not is_image(self.graph, int(op.inputs[0])):
+                if not is_image(self.graph, self._read(op)):
                     raise Unfit("its input is no image of known size")
                 if kind in self.rules:
                     self.rules[kind](op)
@@ -116,6 +118,12 @@ class _Rewriter:
         after = [op for op in self.graph.operators[first:] if id(op) not in inside]
         self.graph.operators = [*before, *self.emit.ops, *after]
         self.file.drop_unread(self.graph)
+
+    def _read(self, op: Any) -> int:
+        """The first input that is computed: constants may stand in front of it, as in 1 - x."""
+        numbers = [int(n) for n in op.inputs]
+        computed = (n for n in numbers if self.file.constant(self.graph.tensors[n]) is None)
+        return next(computed, numbers[0])
 
     def _convolution(self, op: Any) -> None:
         kernel = self.windows.constant(int(op.inputs[1]))
@@ -159,9 +167,8 @@ class _Rewriter:
             return self._mean(op)
         options, output = op.builtinOptions, int(op.outputs[0])
         sizes = self.windows.kernel_size(op)
-        if options.padding == self.emit.same and (
-            any(self.windows.in_front(op, axis) for axis in (0, 1))
-            or any(n % options.strideH for n in self.emit.shape(int(op.inputs[0]))[1:3])
+        if options.padding == self.emit.same and any(
+            self.windows.zeros(op, axis) for axis in (0, 1)
         ):
             raise Unfit("it averages fewer pixels at the edges")
         x, top, left, stride = self._checked(op)
@@ -281,6 +288,11 @@ class _Rewriter:
             self.emit.op("MEAN", inputs, (n, channels), output, keepDims=False)
             return
         flat = self.emit.op("MEAN", inputs, (n, channels), keepDims=False)
+        activation = getattr(op.builtinOptions, "fusedActivationFunction", NONE)
+        if activation != NONE:
+            if activation not in ACTIVATIONS:
+                raise Unfit("its activation has no op of its own")
+            flat = self.emit.op(ACTIVATIONS[activation], [flat], (n, channels))
         self.emit.reshaped(flat, (n, 1, 1, channels), output)
 
     def _refuse_constant(self, number: int) -> None:

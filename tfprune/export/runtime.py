@@ -24,6 +24,10 @@ KERNELS = {
 }
 
 
+class Unsupported(ValueError):
+    """What the runtime may run, but is not asked to here."""
+
+
 class Runner:
     """A loaded file, run by one of `KERNELS`; `delegate=True`: sparse convolutions by tfprune's.
 
@@ -56,6 +60,8 @@ class Runner:
     def _explained(self) -> Iterator[None]:
         try:
             yield
+        except Unsupported:
+            raise
         except (ValueError, RuntimeError) as error:
             raise ValueError(
                 f"This is not a .tflite file that LiteRT can run ({self._size} bytes), or its "
@@ -64,7 +70,10 @@ class Runner:
 
     def _signature(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return name -> tensor details of inputs and outputs; tensor names where unsigned."""
-        if self._interpreter.get_signature_list():
+        signatures = list(self._interpreter.get_signature_list())
+        if len(signatures) > 1:
+            raise Unsupported(f"A file must have one signature. Received: {signatures}.")
+        if signatures:
             runner = self._interpreter.get_signature_runner()
             return runner.get_input_details(), runner.get_output_details()
         details = self._interpreter.get_input_details(), self._interpreter.get_output_details()
@@ -112,17 +121,20 @@ def predict_tflite(
 ) -> Any:
     """Return the outputs of a `.tflite` file for every sample of `x`, in order.
 
-    `x`: array [n, ...], or for several inputs a list (in signature order) or dict of arrays.
-    Returns an array [n, ...], or a dict of name to array for several outputs. A file with a fixed
-    batch runs at that batch; `batch_size` only serves files whose batch is open. `delegate` runs
-    sparse convolutions on tfprune's kernels. Raises ValueError for a broken file and for inputs
-    that don't match it, tfprune.ops.NativeUnavailableError where the delegate was not built.
+    `x`: array [n, ...], or for several inputs a dict of name to array (a file does not keep the
+    order of the model's inputs; `ExportResult.inputs` has the names). Returns an array [n, ...], or
+    a dict of name to array for several outputs. A file with a fixed batch runs at that batch;
+    `batch_size` only serves files whose batch is open. `delegate` runs sparse convolutions on
+    tfprune's kernels. Raises ValueError for a broken file and for inputs that don't match it,
+    tfprune.ops.NativeUnavailableError where the delegate was not built.
     """
     if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
         raise ValueError(f"`batch_size` must be a whole number >= 1. Received: {batch_size!r}.")
+    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+        raise ValueError(f"`threads` must be a whole number >= 1. Received: {threads!r}.")
     runner = Runner(Path(path).read_bytes(), threads=threads, delegate=delegate)
-    inputs = _match(x, runner.inputs)
     size = _file_batch(runner.inputs) or batch_size
+    inputs = _match(x, runner.inputs)
     count = len(next(iter(inputs.values())))
     starts: Iterable[int] = range(0, count, size)
     if progress:
@@ -156,6 +168,11 @@ def _run_part(runner: Runner, inputs: Row, start: int, size: int) -> Row:
 
 def _file_batch(details: dict[str, Any]) -> int | None:
     """Return the batch that is built into the file, None if it is open."""
+    scalars = [name for name, detail in details.items() if not len(detail["shape_signature"])]
+    if scalars:
+        raise ValueError(
+            f"All inputs must have samples along their first axis. Received: {scalars}."
+        )
     sizes = {int(detail["shape_signature"][0]) for detail in details.values()}
     if len(sizes) != 1:
         raise ValueError(f"All inputs must share one batch size. Received: {sorted(sizes)}.")
@@ -165,8 +182,12 @@ def _file_batch(details: dict[str, Any]) -> int | None:
 
 def _match(x: Any, details: dict[str, Any]) -> Row:
     if not isinstance(x, dict):
-        values = list(x) if isinstance(x, (list, tuple)) and len(details) > 1 else [x]
-        x = dict(zip(details, values, strict=False)) if len(values) == len(details) else {}
+        if len(details) > 1:
+            raise ValueError(
+                f"The inputs must be a dict with arrays for {tuple(details)}, as a file does not "
+                f"keep the order of a model's inputs. Received: {type(x).__name__}."
+            )
+        x = {name: x for name in details}
     if set(x) != set(details):
         raise ValueError(f"The inputs must be {tuple(details)}. Received: {tuple(x)}.")
     arrays = {name: _cast(x[name], name, detail) for name, detail in details.items()}
@@ -187,7 +208,12 @@ def _cast(value: Any, name: str, detail: dict[str, Any]) -> np.ndarray:
         )
     if array.dtype.kind not in "fiub" or (array.dtype.kind == "f" and dtype.kind != "f"):
         raise ValueError(f"Input '{name}' takes {dtype}. Received: dtype {array.dtype}.")
-    return np.ascontiguousarray(array, dtype=dtype)
+    cast = np.ascontiguousarray(array, dtype=dtype)
+    if array.dtype.kind in "iu" and dtype.kind != "f" and (cast != array).any():
+        raise ValueError(
+            f"Input '{name}' takes {dtype}. Received: numbers from {array.min()} to {array.max()}."
+        )
+    return cast
 
 
 def main(folder: str, kernels: str, count: str, seconds: str) -> None:

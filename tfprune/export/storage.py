@@ -16,7 +16,8 @@ class Storage:
     `max_error` and `rms_error` are the limits of `max|d|/max|ref|` and `norm(d)/norm(ref)`.
     `calibrated` needs representative data; `exact` forms are compared directly, the others
     only after the float32 form of the same graph agreed. `integer` ones compute in integers, which
-    runtimes round in their own ways.
+    runtimes round in their own ways. `in_float32`: the graph that the storage leads to, with
+    float32 values in it.
     """
 
     name: str
@@ -25,6 +26,16 @@ class Storage:
     exact: bool = True
     calibrated: bool = False
     integer: bool = False
+    in_float32: bool = False
+
+    @property
+    def values(self) -> str:
+        """The storage whose values are written."""
+        return "float32" if self.in_float32 else self.name
+
+    def twin(self) -> "Storage":
+        """The same graph with float32 values."""
+        return dataclasses.replace(self, in_float32=True, exact=True, calibrated=False)
 
 
 STORAGES = {

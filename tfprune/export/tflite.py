@@ -136,9 +136,9 @@ def _build_verified(
     expected: list[Row],
     arm: Arm | None,
 ) -> tuple[Built, Verdict]:
-    """Build the file and verify it; a quantised one only after its float32 form agreed."""
+    """Build the file and verify it; a quantised one only after the same graph in float32."""
     if not storage.exact:
-        plain = build(view, STORAGES["float32"], []).data
+        plain = build(view, storage.twin(), []).data
         verify(plain, STORAGES["float32"], rows, expected, arm)
         if storage.calibrated:
             check_calibration(plain)
@@ -165,6 +165,8 @@ def _notes(
         )
     if source == "random" and any(None in spec.shape for spec in view.inputs):
         notes.append(f"open sizes were checked at {OPEN_DIMENSION}; pass `samples` to choose")
+    if not view.typed:
+        notes.append("types of inputs were taken for float32; pass `samples` of the types meant")
     still = still_outputs(expected)
     if still:
         notes.append(f"outputs {still} are the same for all samples checked: a weak comparison")

@@ -137,7 +137,9 @@ def _keyed(path: tuple[Any, ...]) -> bool:
 
 
 def _clean(name: str) -> str:
-    return re.sub(r"\W", "_", name, flags=re.ASCII)
+    """A name that a TensorFlow function takes for an argument."""
+    name = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return name if name[:1].isalpha() and name != "self" else f"x{name}"
 
 
 def _check_weights(model: keras.Model) -> None:

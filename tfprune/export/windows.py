@@ -49,9 +49,13 @@ class Windows:
 
     def in_front(self, op: Any, axis: int) -> int:
         """The zeros in front that SAME stands for, along the rows (0) or the columns."""
+        return self.zeros(op, axis) // 2
+
+    def zeros(self, op: Any, axis: int) -> int:
+        """All zeros that SAME stands for, in front and behind."""
         size, taps = self.shape(int(op.inputs[0]))[1 + axis], self.kernel_size(op)[axis]
         stride = (op.builtinOptions.strideH, op.builtinOptions.strideW)[axis]
-        return max((-(-size // stride) - 1) * stride + taps - size, 0) // 2
+        return max((-(-size // stride) - 1) * stride + taps - size, 0)
 
     def sizes_fit(self, op: Any, source: int) -> bool:
         """Whether the op makes one output for each stride-th pixel of `source`."""

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -165,7 +165,7 @@ def sparse_frequency_conv2d(
         ValueError: for words and numbers out of range.
         tf.errors.InvalidArgumentError: if shapes do not fit.
     """
-    if isinstance(padding, str) and padding not in ("same", "valid"):
+    if padding not in ("same", "valid") and (isinstance(padding, str) or len(padding) != 4):
         raise ValueError(
             f'`padding` must be "same", "valid" or four numbers. Received: {padding!r}.'
         )
@@ -175,7 +175,7 @@ def sparse_frequency_conv2d(
         packed.spec,
         strides=_pair(strides),
         dilations=_pair(dilations),
-        padding=(0, 0, 0, 0) if isinstance(padding, str) else padding,
+        padding=(0, 0, 0, 0) if isinstance(padding, str) else tuple(padding),  # type: ignore[arg-type]
         activation=activation,
     )
     x = tf.convert_to_tensor(x)
@@ -206,7 +206,8 @@ def _kept(packed: SparseWeights, key: Any, make: Callable[[], np.ndarray]) -> np
 
 
 def _pair(number: int | tuple[int, int]) -> tuple[int, int]:
-    return (number, number) if isinstance(number, int) else (number[0], number[1])
+    pair = number if isinstance(number, Sequence) else (number, number)
+    return pair[0], pair[1]
 
 
 def same_padding(spec: ConvSpec) -> tuple[int, int, int, int]:

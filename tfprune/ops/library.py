@@ -24,7 +24,10 @@ def _loaded() -> tuple[Any, ctypes.CDLL] | str:
     if os.environ.get("TFPRUNE_DISABLE_NATIVE") == "1":
         return "TFPRUNE_DISABLE_NATIVE=1 is set"
     if not _LIBRARY.exists():
-        return "they were not built (no C++ compiler was found when tfprune was installed)"
+        return (
+            "they were not built (no C++ compiler was found when tfprune was installed); install "
+            "one and reinstall tfprune"
+        )
     try:
         import tensorflow as tf
 
@@ -63,8 +66,8 @@ def _warn(reason: str) -> None:
         return
     warnings.warn(
         f"tfprune's native kernels are not used: {reason}. Sparse layers compute the same by "
-        "TensorFlow's dense kernels. To get them, install a C++ compiler and reinstall tfprune; "
-        "TFPRUNE_REQUIRE_NATIVE=1 makes this an error, TFPRUNE_DISABLE_NATIVE=1 silences it.",
+        "TensorFlow's dense kernels. TFPRUNE_REQUIRE_NATIVE=1 makes this an error, "
+        "TFPRUNE_DISABLE_NATIVE=1 silences it.",
         stacklevel=3,
     )
 
