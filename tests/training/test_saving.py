@@ -8,6 +8,7 @@ import pathlib
 import pickle
 import subprocess
 import sys
+import warnings
 import zipfile
 from typing import Any
 
@@ -173,6 +174,88 @@ def test_a_new_process_goes_on_as_if_nothing_had_happened(saved: Any) -> None:
             assert set(found) == set(expected)
             for key, value in expected.items():
                 np.testing.assert_array_equal(found[key], value, err_msg=f"{name} {key}")
+
+
+LEFT_OUT = """
+import sys, warnings
+sys.modules["tfprune"] = None  # cannot be imported
+import keras, numpy as np
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    model = keras.models.load_model(sys.argv[1] + ".keras")
+assert any("Skipping variable loading for optimizer" in str(w.message) for w in said)
+with np.load(sys.argv[1] + ".npz") as found:
+    np.testing.assert_allclose(model(found["x"]), found["y"], rtol=1e-4, atol=1e-5)
+model.load_weights(sys.argv[1] + ".weights.h5")
+"""
+IMAGES = np.random.default_rng(2).normal(size=(8, 6, 6, 2)).astype("float32")
+
+
+@keras.saving.register_keras_serializable("tests")
+class OwnConstructor(keras.Model):
+    """Functional, and made again by its own constructor."""
+
+    def __init__(self, width: int = 4, name: str | None = None) -> None:
+        inputs = x = keras.Input((6, 6, 2))
+        for letter in "abc":
+            x = layers.Conv2D(width, 2, name=f"conv_{letter}")(x)
+            x = layers.ReLU()(layers.BatchNormalization(name=f"norm_{letter}")(x))
+        outputs = layers.Dense(3)(layers.GlobalAveragePooling2D()(x))
+        super().__init__(inputs, outputs, name=name)
+        self.width = width
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return {"width": self.width, "name": self.name}
+
+
+def with_strengths(own: bool = False) -> keras.Model:
+    """Trained, with as many trained variables as unpruned, of other shapes."""
+    model: Any = OwnConstructor()
+    if not own:
+        model = keras.Sequential([keras.Input((6, 6, 2)), *model.layers[1:]])
+    model.compile("adam", "mse")
+    schedule = tfprune.SynapticSchedule(begin_step=0, end_step=20, frequency=5)
+    pruned = tfprune.prune(model, tfprune.SynapticStrength(0.5), schedule)
+    go_on(pruned, 2)
+    assert len(pruned.trainable_variables) == len(model.trainable_variables)
+    return pruned
+
+
+def go_on(model: keras.Model, epochs: int) -> None:
+    y = np.ones((8, 3))
+    callbacks = [tfprune.PruningCallback()]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Target missed|Nothing was pruned")
+        model.fit(IMAGES, y, 4, epochs, shuffle=False, verbose=0, callbacks=callbacks)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_plain_keras_leaves_out_the_state_of_strengths(policy: str, tmp_path: pathlib.Path) -> None:
+    keras.config.set_dtype_policy(policy)
+    pruned = with_strengths()
+    pruned.save(tmp_path / "a.keras")
+    pruned.save_weights(tmp_path / "a.weights.h5")
+    np.savez(tmp_path / "a.npz", x=IMAGES, y=np.asarray(pruned(IMAGES)))
+    python(LEFT_OUT, str(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_strengths_go_on_as_if_nothing_had_happened(
+    own: bool, policy: str, tmp_path: pathlib.Path
+) -> None:
+    keras.config.set_dtype_policy(policy)
+    pruned = with_strengths(own)
+    pruned.save(tmp_path / "a.keras")
+    back = tfprune.load_model(tmp_path / "a.keras")
+    for _ in range(2):
+        ours, theirs = everything(pruned), everything(back)
+        assert set(ours) == set(theirs)
+        for key, value in ours.items():
+            np.testing.assert_array_equal(theirs[key], value, err_msg=key)
+        go_on(pruned, 3)
+        go_on(back, 3)
 
 
 @pytest.mark.parametrize("name", ["sequential", "convolutions", "subclassed", "without_config"])

@@ -87,7 +87,7 @@ def prune(
     facts = _checked_facts(model, plans)
     if not in_place:
         model, plans = _copied(model, layers, plans)
-    trained = _trained(model)
+    trained = trained_variables(model)
     folding = [(path, layer) for path, layer, one, _ in plans if one.folds_scales]
     moved = fold_scales(model, folding) if folding else {}
     for path, layer, one, timing in plans:
@@ -97,23 +97,30 @@ def prune(
     share_cells(model)
     saving.mark(model)
     _keras.forget_traces(model)
-    _restart_optimizer(model, trained)
+    if restart_optimizer(model, trained):
+        _warn_of_restart(model)
     return model
 
 
-def _trained(model: keras.Model) -> set[int]:
+def trained_variables(model: keras.Model) -> set[int]:
+    """ids of the variables that a model trains."""
     return {id(variable) for variable in model.trainable_variables}
 
 
-def _restart_optimizer(model: keras.Model, trained: set[int]) -> None:
-    """Compile a model anew whose optimizer was made for other variables than it has now."""
-    if model.compiled and model.optimizer.built and _trained(model) != trained:
+def restart_optimizer(model: keras.Model, trained: set[int]) -> bool:
+    """Compile a model anew if its optimizer was made for other variables than it has now."""
+    needed = model.compiled and model.optimizer.built and trained_variables(model) != trained
+    if needed:
         compile_like(model, model)
-        warnings.warn(
-            f"The trainable variables of model '{model.name}' were changed in place, so its "
-            "optimizer starts afresh.",
-            stacklevel=3,
-        )
+    return needed
+
+
+def _warn_of_restart(model: keras.Model) -> None:
+    warnings.warn(
+        f"The trainable variables of model '{model.name}' were changed in place, so its "
+        "optimizer starts afresh.",
+        stacklevel=3,
+    )
 
 
 def check_model(model: Any) -> None:
@@ -274,7 +281,7 @@ def strip(model: keras.Model, in_place: bool = False, shrink: bool = False) -> k
             for name, variable in own_variables(layer).items():
                 variable.assign(weights[name])
         return shrunk(plain) if shrink else plain
-    trained = _trained(model)
+    trained = trained_variables(model)
     release_scales(model)
     for _, layer in pruned_layers(model):
         unparametrize(layer)
@@ -283,5 +290,6 @@ def strip(model: keras.Model, in_place: bool = False, shrink: bool = False) -> k
     unwrap(model)
     saving.unmark(model)
     _keras.forget_traces(model)
-    _restart_optimizer(model, trained)
+    if restart_optimizer(model, trained):
+        _warn_of_restart(model)
     return model

@@ -10,6 +10,7 @@ import numpy as np
 from tfprune.training import _keras
 
 STATE = "prune_state"
+LATENT = "tfprune_latent"  # marks variables that are trained beside the weights
 
 _CONV = {1: ("kw",), 2: ("kh", "kw"), 3: ("kd", "kh", "kw")}
 Axes = dict[str, tuple[str, ...]]

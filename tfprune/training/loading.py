@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from tfprune.training import saving
-from tfprune.training.host import is_pruned
+from tfprune.training.host import is_pruned, restart_optimizer, trained_variables
 
 
 def load_model(
@@ -40,7 +40,10 @@ def load_model(
             path, custom_objects=custom_objects, compile=compile, safe_mode=safe_mode
         )
         if saved is not None and not is_pruned(model):
+            trained = trained_variables(model)
             saving.attach_settings(model, saved)
+            if restart_optimizer(model, trained):
+                model.optimizer.build(model.trainable_variables)
             model.load_weights(path)
     except (OSError, KeyError, zipfile.BadZipFile, EOFError, RuntimeError) as error:
         raise ValueError(f"{path!r} cannot be loaded; it seems damaged: {error!r}.") from error

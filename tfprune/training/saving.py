@@ -3,6 +3,10 @@
 Plain Keras ignores that key and loads the effective weights. With tfprune imported, a Functional or
 Sequential model is found under the registered names `tfprune>Functional`, `tfprune>Sequential`, and
 any other `keras.Model` through `Model.build_from_config`, which tfprune makes look at the key.
+
+An optimizer that trains latent variables beside the weights writes one entry more, so that plain
+Keras, whose optimizer has other variables, leaves its state out with a warning. Were there by
+chance as many, it would raise, or give some variables the state of others.
 """
 
 from __future__ import annotations
@@ -16,11 +20,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfprune.method import Method
 from tfprune.schedules import check_schedule
 from tfprune.training import _keras
-from tfprune.training.layers import STATE, weighted_layers
+from tfprune.training.layers import LATENT, STATE, weighted_layers
 from tfprune.training.scales import hold_scales
 from tfprune.training.specs import Facts, weight_specs
 
@@ -230,6 +235,7 @@ def install() -> None:
     original = keras.Model.build_from_config
     if hasattr(original, "_tfprune"):
         return
+    _mark_optimizers(keras.optimizers.Optimizer)
 
     @functools.wraps(original)
     def build_from_config(self: Any, config: Any) -> None:
@@ -239,3 +245,28 @@ def install() -> None:
 
     build_from_config._tfprune = True  # type: ignore[attr-defined]
     keras.Model.build_from_config = build_from_config
+
+
+def _mark_optimizers(cls: Any) -> None:
+    """Let the state of optimizers that train latent variables have one entry more in a file."""
+    save, load = cls.save_own_variables, cls.load_own_variables
+
+    @functools.wraps(save)
+    def save_own_variables(self: Any, store: Any) -> None:
+        save(self, store)
+        if _trains_latents(self):
+            store[KEY] = np.zeros(1, "float32")
+
+    @functools.wraps(load)
+    def load_own_variables(self: Any, store: Any) -> None:
+        if _trains_latents(self):  # the state of a plain model's optimizer is left out too
+            ours = [key for key in store.keys() if KEY in store.keys()]  # noqa: SIM118
+            store = {key: store[key] for key in ours if key != KEY}
+        load(self, store)
+
+    cls.save_own_variables, cls.load_own_variables = save_own_variables, load_own_variables
+
+
+def _trains_latents(optimizer: Any) -> bool:
+    trained = getattr(optimizer, "_trainable_variables", [])
+    return any(getattr(variable, LATENT, False) for variable in trained)

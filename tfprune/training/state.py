@@ -18,7 +18,7 @@ from keras import ops
 from tfprune.method import LayerTensors, Method, WeightSpec
 from tfprune.schedules import PruningSchedule
 from tfprune.training import _keras
-from tfprune.training.layers import variable_of
+from tfprune.training.layers import LATENT, variable_of
 from tfprune.training.specs import Facts
 
 Tensor = Any
@@ -73,6 +73,8 @@ class PruneState(keras.layers.Layer):
             self.extras[name] = {
                 key: self._variable(f"{name}_{key}", latents[key], slot.trainable) for key in others
             }
+            for extra in self.extras[name].values():
+                setattr(extra, LATENT, True)
             slot.assign(latents[self._slots[name]])
             mask = np.ones(tuple(latents[self.method.masked].shape), "bool")
             self.masks[name] = self._variable(f"{name}_mask", mask, False)
