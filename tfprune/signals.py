@@ -19,8 +19,9 @@ class OutputSensitivity:
         S = sum_k alpha_k |d y_k / d w|,   y_k the mean of output k over the batch
 
     with alpha_k = 1 / C over all C outputs (unspecific), or 1 for the target class of each example
-    (specific): then S = |d mean_n(y_n at its target) / d w|. Where the net ends in a softmax, y are
-    its inputs, the logits. Outputs with further axes (sequences) are averaged over these too.
+    (specific): then S = |d mean_n(y_n at its target) / d w|; a single output is that of every
+    example. Where the net ends in a softmax, y are its inputs, the logits. Outputs with further
+    axes (sequences) are averaged over these too.
 
     Args:
         kind: "unspecific" or "specific".

@@ -128,10 +128,12 @@ def _per_position(weights: Tensor, score: Tensor) -> Tensor:
 
 
 def _one_hot(targets: Any, score: Tensor) -> Tensor:
-    """The target classes as rows of the score's shape."""
-    targets = ops.convert_to_tensor(keras.tree.flatten(targets)[0])
+    """The target classes as rows of the score's shape; 1 where there is one output for all."""
     count = _classes(score)
-    if len(targets.shape) == len(score.shape) and targets.shape[-1] == count and count > 1:
+    if count == 1:
+        return ops.ones(ops.shape(score), "float32")
+    targets = ops.convert_to_tensor(keras.tree.flatten(targets)[0])
+    if len(targets.shape) == len(score.shape) and targets.shape[-1] == count:
         return targets
     rows = ops.one_hot(ops.reshape(ops.cast(targets, "int32"), (-1,)), count, dtype="float32")
     return ops.reshape(rows, ops.shape(score))
@@ -173,9 +175,20 @@ def _pulled_back(
         count = tf.cast(pulled.examples, "float32")
         return [tf.cast(gradient, "float32") / count for gradient in pulled(variables)]
     return [
-        one.mean_absolute(pulled) if one is not None else _by_example(pulled, variable)
+        _by_example(pulled, variable) if one is None else _of_dense(pulled, variable, one)
         for variable, one in zip(variables, captured, strict=True)
     ]
+
+
+def _of_dense(pulled: _Pullback, variable: Any, one: Captured) -> Tensor:
+    """The short way, unless a reshape in front made several rows of an example."""
+    import tensorflow as tf
+
+    return tf.cond(
+        tf.equal(tf.shape(one.inputs)[0], pulled.examples),
+        lambda: one.mean_absolute(pulled),
+        lambda: _by_example(pulled, variable),
+    )
 
 
 def _by_example(pulled: _Pullback, variable: Any) -> Tensor:
