@@ -346,3 +346,39 @@ def test_frozen_variables_stay_frozen():
 def test_a_model_without_a_graph_is_refused():
     with pytest.raises(ValueError, match="Functional or Sequential"):
         shrunk(a_model_of_its_own_call())
+
+
+@pytest.mark.parametrize("activation", ["softmax", "log_softmax", "tanh"])
+@pytest.mark.parametrize("kind", ["dense", "conv"])
+def test_a_net_shrinks_in_front_of_an_activation_over_all_channels(activation, kind):
+    model = keras.Sequential([keras.Input((6, 6, 3)), L.Conv2D(8, 3, activation="relu")])
+    if kind == "dense":
+        model.add(L.GlobalAveragePooling2D())
+    joint = L.Dense(5, activation) if kind == "dense" else L.Conv2D(5, 1, activation=activation)
+    model.add(joint)
+    model.add(L.Dense(2))
+    rng = np.random.default_rng(0)
+    first, middle, last = (x for x in model.layers if hasattr(x, "kernel"))
+    for layer in (first, middle, last):
+        layer.bias.assign(rng.normal(size=layer.bias.shape))
+    kernel = rng.normal(size=middle.kernel.shape) * (np.arange(8) < 3)[:, None]
+    kernel[..., 4] = 0  # the same for every input before the softmax, not behind it
+    middle.kernel.assign(kernel)
+    last.kernel.assign(rng.normal(size=(5, 2)) * (np.arange(5) != 1)[:, None])
+    small = shrunk(model)
+    x = rng.normal(size=(4, 6, 6, 3)).astype("float32")
+    np.testing.assert_allclose(small(x), model(x), rtol=1e-4, atol=1e-5)
+    assert small.layers[0].filters == 3
+    kept = next(x for x in small.layers[::-1][1:] if hasattr(x, "kernel")).kernel.shape[-1]
+    assert kept == (3 if activation == "tanh" else 5)
+
+
+def test_layers_get_no_bias_without_need():
+    layers = [L.Dense(4, use_bias=False, name=name) for name in "abc"]
+    model = keras.Sequential([keras.Input((3,)), *layers])
+    layers[1].kernel.assign(np.ones((4, 4)) * (np.arange(4) < 2)[:, None])
+    small = shrunk(model)
+    assert [layer.use_bias for layer in small.layers] == [False] * 3
+    assert small.layers[0].units == 2
+    x = np.ones((2, 3), "float32")
+    np.testing.assert_allclose(small(x), model(x), rtol=1e-5)

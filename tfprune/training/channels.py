@@ -47,6 +47,11 @@ _SEPARATE = tuple(
     )
     if hasattr(keras.activations, name)
 )
+_JOINT = tuple(
+    getattr(keras.activations, name)
+    for name in ("softmax", "log_softmax", "sparsemax")
+    if hasattr(keras.activations, name)
+)
 
 
 @dataclasses.dataclass
@@ -67,13 +72,22 @@ def kind(call: Call) -> str:
     operation, sort = call.operation, _KINDS.get(call.cls, "unknown")
     understood = (
         call.plain
-        and any(getattr(operation, "activation", _SEPARATE[0]) is known for known in _SEPARATE)
+        and (_separate(operation) or (sort == "mixing" and _is_one_of(operation, _JOINT)))
         and (sort not in ("mixing", "depthwise") or has_own_kernel(operation))
         and getattr(operation, "groups", 1) == 1
         and getattr(operation, "noise_shape", None) is None
         and all(np.ndim(getattr(operation, name, 0)) == 0 for name in ("scale", "offset"))
     )
     return sort if understood else "unknown"
+
+
+def _separate(operation: Any) -> bool:
+    """Whether the activation takes each channel by itself, or there is none."""
+    return not hasattr(operation, "activation") or _is_one_of(operation, _SEPARATE)
+
+
+def _is_one_of(operation: Any, activations: Sequence[Any]) -> bool:
+    return any(getattr(operation, "activation", None) is known for known in activations)
 
 
 def needed(model: Any, calls: Sequence[Call]) -> Channels:
@@ -126,6 +140,8 @@ def _constants_spatial(call: Call, given: list) -> np.ndarray:
 
 def _constants_mixing(call: Call, given: list) -> np.ndarray:
     """act(bias + sum of what is read), where all that is read is constant and padding is too."""
+    if not _separate(call.operation):
+        return np.full(_width(call.outputs[0]), np.nan)
     kernel = _array(call.operation.kernel)
     reads = reads_of(call.operation)
     loose = np.isnan(given[0]) | ((given[0] != 0) & (not folds_constants(call.operation)))
@@ -186,6 +202,8 @@ def _need(call: Call, kept: dict[int, np.ndarray], constant: dict[int, np.ndarra
     """Enlarge the kept channels of the tensors around one call to what it demands."""
     inputs, outputs = ([kept[id(t)] for t in tensors] for tensors in (call.inputs, call.outputs))
     if kind(call) == "mixing":
+        if not _separate(call.operation):
+            outputs[0][:] = True
         values = constant[id(call.inputs[0])]
         spare = (values == 0) | (~np.isnan(values) & folds_constants(call.operation))
         inputs[0] |= reads_of(call.operation)[:, outputs[0]].any(1) & ~spare

@@ -71,7 +71,7 @@ def _clone(layer: keras.Layer, call: Call | None, channels: Channels) -> keras.L
     config = layer.get_config()
     key = "filters" if "filters" in config else "units"
     config[key] = int(channels.kept[id(call.outputs[0])].sum())
-    config["use_bias"] = True
+    config["use_bias"] = layer.use_bias or bool(_bias(layer, call, channels).any())
     return layer.__class__.from_config(config)
 
 
@@ -96,6 +96,16 @@ def _put(layer: Any, twin: Any, call: Call, channels: Channels) -> None:
 def _put_mixing(layer: Any, twin: Any, call: Call, channels: Channels) -> None:
     kept_in, kept_out = (channels.kept[id(x[0])] for x in (call.inputs, call.outputs))
     kernel = keras.ops.convert_to_numpy(layer.kernel)
+    small = np.compress(kept_in, kernel, axis=-2)
+    twin.kernel.assign(np.compress(kept_out, small, axis=-1))
+    if twin.use_bias:
+        twin.bias.assign(_bias(layer, call, channels).astype(kernel.dtype))
+
+
+def _bias(layer: Any, call: Call, channels: Channels) -> np.ndarray:
+    """The bias of the outputs that are kept, with what removed constant inputs add."""
+    kept_in, kept_out = (channels.kept[id(x[0])] for x in (call.inputs, call.outputs))
+    kernel = keras.ops.convert_to_numpy(layer.kernel)
     bias = np.zeros(kernel.shape[-1], "float64")
     if layer.use_bias:
         bias = bias + keras.ops.convert_to_numpy(layer.bias)
@@ -103,6 +113,4 @@ def _put_mixing(layer: Any, twin: Any, call: Call, channels: Channels) -> None:
         values = np.nan_to_num(channels.constant[id(call.inputs[0])])[~kept_in]
         each = kernel.reshape(-1, *kernel.shape[-2:]).astype("float64").sum(0)[~kept_in]
         bias = bias + values @ each
-    small = np.compress(kept_in, kernel, axis=-2)
-    twin.kernel.assign(np.compress(kept_out, small, axis=-1))
-    twin.bias.assign(bias[kept_out].astype(kernel.dtype))
+    return bias[kept_out]
