@@ -188,6 +188,34 @@ def test_entropy_ranks_by_the_variance_of_the_kernel():
     assert not mask[0].any() and mask[1:].all()
 
 
+def test_entropy_compares_kernels_of_one_entry_with_larger_ones():
+    """A kernel of nine entries of size 0.1 to 0.2 and one of a single entry of 0.15 are alike."""
+    rng = np.random.default_rng(0)
+    signs = rng.choice([-1.0, 1.0], size=(3, 3, 4, 6))
+    large = (signs * rng.uniform(0.12, 0.18, signs.shape)).astype("float32")
+    small = rng.uniform(0.01, 0.3, size=(1, 1, 4, 6)).astype("float32")
+    norms = [np.sqrt((kernel**2).sum((0, 1))) for kernel in (large, small)]
+    layers = [layer_of(norms[0], "a", large), layer_of(norms[1], "b", small)]
+    found = tfprune.SynapticStrength(score_by="entropy").update_network(
+        layers, [tensor(np.float32(0.5))] * 2, [tensor(True)] * 2
+    )
+    variances = np.concatenate([large.var((0, 1)).ravel(), np.square(small).ravel()])
+    kept = np.concatenate([to_numpy(masks["kernel"]).ravel() for masks, _ in found])
+    assert variances[kept].min() > variances[~kept].max()
+
+
+def test_connections_are_ranked_once_a_round():
+    def updates(**settings):
+        schedule = tfprune.SynapticSchedule(0.6, begin_step=3, **settings)
+        return [step for step in range(-2, 40) if schedule.due(step)]
+
+    assert updates(end_step=30, frequency=1, rounds=3) == [12, 21, 30]
+    assert updates(end_step=30, frequency=4, rounds=3) == [15, 23, 30]
+    assert updates(end_step=30, frequency=1) == [30]
+    assert updates(end_step=3, frequency=1, rounds=2) == [3]
+    assert updates(end_step=6, frequency=50, rounds=9) == [6]
+
+
 def run(method, schedule=None, epochs=10):
     model = randomised(plain_net())
     rng = np.random.default_rng(2)

@@ -63,8 +63,17 @@ class SynapticSchedule(PruningSchedule):
 
     def sparsity(self, step: int) -> float:
         """`target_sparsity` times the share of the rounds that are done."""
-        done = math.floor(self.progress(step) * self.rounds + 1e-9) / self.rounds
-        return (self.target_sparsity or 0.0) * done
+        return (self.target_sparsity or 0.0) * self._done(step) / self.rounds
+
+    def _done(self, step: int) -> int:
+        """How many rounds have begun."""
+        return math.floor(self.progress(step) * self.rounds + 1e-9)
+
+    def due(self, step: int, layer: int = 0) -> bool:
+        """At the first update of each round."""
+        if not super().due(step, layer):
+            return False
+        return step == self.end_step or self._done(step) > self._done(step - (self.frequency or 1))
 
     @property
     def final_target(self) -> float | None:
@@ -87,7 +96,7 @@ class SynapticStrength(Method):
             own regularizers act on the directions V, where decay leaves the function as it is; an
             optimizer's `weight_decay` would also shrink strengths.
         score_by: "strength": |s|. "entropy": ln(2 pi e var) / 2, var that of the kernel's entries
-            (ranked by var, which is the same order; |s| in kernels of one entry).
+            (ranked by var, which is the same order; s^2 in kernels of one entry).
         keep_ends: leave out the first and the last layer with a kernel, in the order of the whole
             model's layers, also where a dict assigns methods; not where `filters` select layers.
         regrow: pruned connections may come back at a later round.
@@ -176,7 +185,9 @@ class SynapticStrength(Method):
 
     def _score(self, layer: LayerTensors, name: str) -> Tensor:
         score = ops.abs(ops.cast(layer.latents[name], "float32"))
-        if self.score_by == "entropy" and transforms.size(layer.specs[name]) > 1:
+        if self.score_by == "entropy" and transforms.size(layer.specs[name]) == 1:
+            score = ops.square(score)
+        elif self.score_by == "entropy":
             kernel = self.decode(layer.others[name], layer.specs[name])
             entries = ops.cast(transforms.canonical(kernel, layer.specs[name]), "float32")
             score = ops.var(entries, axis=0)
