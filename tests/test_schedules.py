@@ -243,3 +243,18 @@ def test_a_schedule_of_the_users_own():
     assert [Twice()(step) for step in range(4)] == [
         (False, 0.0), (True, 0.25), (True, 0.5), (False, 0.75),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        tfprune.ConstantSparsity(0.5, 4, 4),
+        tfprune.PolynomialDecay(0.1, 0.5, 4, 4),
+        tfprune.SynapticSchedule(0.5, begin_step=4, end_step=4),
+        tfprune.SensitivitySchedule(4, 4, target_sparsity=0.5),
+    ],
+)
+def test_one_update_needs_no_frequency(schedule):
+    assert schedule.planned and schedule.plan(100) == schedule
+    assert [step for step in range(9) if schedule(step)[0]] == [4]
+    assert schedule.sparsity(4) == 0.5

@@ -35,7 +35,8 @@ class PruningSchedule(_Base):
     Attributes:
         begin_step: first update, in optimizer steps, >= 0. None: `begin_fraction` of the training.
         end_step: last update, >= `begin_step`. None: `end_fraction` of the training; -1: its end.
-        frequency: steps between updates, >= 1. None: as many as make about 100 updates.
+        frequency: steps between updates, >= 1. None: as many as make about 100 updates; nothing
+            needs to be known of the training where `begin_step` is `end_step`.
         begin_fraction, end_fraction: in [0, 1], used for what is left out.
 
     Raises:
@@ -61,6 +62,9 @@ class PruningSchedule(_Base):
                 raise ValueError(f"`{name}` must be in [0, 1]. Received: {getattr(self, name)!r}.")
         self._check_order("begin_step", "end_step")
         self._check_order("begin_fraction", "end_fraction")
+        one_update = self.begin_step is not None and self.begin_step == self.end_step
+        if one_update and self.frequency is None:
+            object.__setattr__(self, "frequency", 1)
 
     def _check_order(self, first: str, last: str) -> None:
         begin, end = getattr(self, first), getattr(self, last)
