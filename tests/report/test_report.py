@@ -103,6 +103,13 @@ def test_surgery_without_a_target_asks_for_nothing() -> None:
     assert found.asked == {}
 
 
+def test_what_a_whole_net_is_asked_for_is_asked_of_no_layer() -> None:
+    method = tfprune.Magnitude(scope="global")
+    assert report(tfprune.prune(net(), method, tfprune.ConstantSparsity(0.9))).asked == {}
+    each = report(tfprune.prune(net(), tfprune.Magnitude(), tfprune.ConstantSparsity(0.9))).asked
+    assert set(each.values()) == {0.9}
+
+
 def test_the_public_name_is_the_function() -> None:
     assert tfprune.report(net()).to_dict() == report(net()).to_dict()
 

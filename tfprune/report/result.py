@@ -124,7 +124,7 @@ def report(
 
 def _asked(state: Any) -> float | None:
     """The final sparsity that a layer's method or schedule asks of each layer."""
-    if state is None or (state.method.scope == "global" and state.method.wanted is not None):
+    if state is None or state.method.scope == "global":
         return None
     target = state.method.wanted
     for name in ("final_target", "final_sparsity", "target_sparsity"):
