@@ -127,6 +127,50 @@ def test_weights_that_are_not_finite(value, name):
     assert not tfprune.is_pruned(model)
 
 
+@pytest.mark.parametrize("change", [lambda x: x.enable_lora(2), lambda x: x.quantize("int8")])
+def test_weights_that_are_not_all_of_the_layer(change):
+    model = build()
+    change(model.get_layer("two"))
+    with pytest.raises(ValueError, match=r"'two' has LoRA adapters or quantized.*`filters`"):
+        tfprune.prune(model, tfprune.Magnitude())
+    assert tfprune.is_pruned(tfprune.prune(model, tfprune.Magnitude(), filters="one"))
+    with pytest.raises(ValueError, match=r"'mine' has LoRA adapters or quantized"):
+        tfprune.layers.MagnitudePruned(model.get_layer("two"), name="mine")
+
+
+def test_constraints_of_weights_that_are_trained_in_another_form():
+    conv = keras.layers.Conv2D(4, 3, kernel_constraint="non_neg", bias_constraint="non_neg")
+    model = keras.Sequential([keras.Input((8, 8, 2)), conv, keras.layers.Conv2D(3, 1)])
+    spectral = tfprune.FrequencyDomain()
+    for method in (spectral, tfprune.SynapticStrength(keep_ends=False)):
+        with pytest.raises(ValueError, match=r"`kernel` of layer 'conv2d' in another form.*NonNeg"):
+            tfprune.prune(model, method)
+    with pytest.raises(ValueError, match=r"`kernel` of layer 'mine' in another form"):
+        tfprune.layers.FrequencyDomainPruned(conv, spectral, name="mine")
+    for method in (tfprune.NetworkSurgery(), {"_1": spectral, ".": tfprune.Magnitude()}):
+        assert tfprune.is_pruned(tfprune.prune(model, method))
+    flat = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, kernel_constraint="non_neg")])
+    assert tfprune.is_pruned(tfprune.prune(flat, spectral))  # without a map nothing is transformed
+
+
+def test_wrappers_whose_settings_do_not_fit_together():
+    wrap, method = tfprune.layers.MagnitudePruned, tfprune.Magnitude(scope="global")
+    timings = (tfprune.ConstantSparsity(0.2, 0, 9, 1), tfprune.ConstantSparsity(0.9, 0, 9, 1))
+    layers = [wrap(keras.layers.Dense(4), method, timing) for timing in timings]
+    model = keras.Sequential([keras.Input((6,)), *layers])
+    with pytest.raises(ValueError, match="one schedule"):
+        tfprune.Pruner(model)
+    with pytest.raises(ValueError, match=r"Every key of `c`.*'nowhere'"):
+        wrap = tfprune.layers.NetworkSurgeryPruned
+        layer = wrap(keras.layers.Dense(4), tfprune.NetworkSurgery(c={"nowhere": 1.0}))
+        tfprune.Pruner(keras.Sequential([keras.Input((6,)), layer]))
+
+
+def test_densities_beside_a_target():
+    with pytest.raises(ValueError, match=r"leaves the density open; Densities"):
+        tfprune.FrequencyDomain(target_sparsity=0.9, band=tfprune.bands.Densities((1.0, 0.0)))
+
+
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_refused_model_is_left_as_it_was(in_place):
     model = build()

@@ -113,6 +113,11 @@ class FrequencyDomain(ThresholdMethod):
         check_at_most_one(self, ways)
         self.check_c()
         check_band(self.band)
+        if self.wanted is not None and self.band is not None and self.band.solved:
+            raise ValueError(
+                f"A target needs a band function that leaves the density open; {self.band!r} says "
+                "how much of each band stays. Leave one of the two out."
+            )
         check_granularity(self.granularity)
         object.__setattr__(self, "supports", transforms.check_supports(self.supports))
         check_rates(self.band_rates)

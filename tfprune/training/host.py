@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -11,11 +13,12 @@ import numpy as np
 from keras import ops
 
 from tfprune.compat.tfmot import is_legacy_keras_model
-from tfprune.method import Method
+from tfprune.method import Method, WeightSpec
 from tfprune.schedules import check_schedule
 from tfprune.signals import OutputSensitivity
 from tfprune.training import _keras, saving, select
 from tfprune.training.copying import compile_like, copy_model, unwrap
+from tfprune.training.graphs import has_own_kernel
 from tfprune.training.layers import (
     STATE,
     effective_weights,
@@ -27,7 +30,7 @@ from tfprune.training.layers import (
 from tfprune.training.parametrize import parametrize, share_in_loops, unparametrize, unshare
 from tfprune.training.scales import fold_scales, hold_scales, release_scales, released_scales
 from tfprune.training.shrinking import shrunk
-from tfprune.training.specs import Facts, adapted_specs, facts_of, weight_specs, with_uses
+from tfprune.training.specs import Facts, adapted_specs, facts_of, with_uses
 from tfprune.training.state import PruneState
 
 SIGNALS = (OutputSensitivity,)  # what the hosts can measure for methods that ask for it
@@ -170,7 +173,6 @@ def _plans(
             continue
         _check_served(one)
         timing = one.default_schedule() if timing is None else check_schedule(timing)
-        _check_weights(path, layer, one)
         plans.append((path, layer, *one.adopt(timing)))
     return plans
 
@@ -194,6 +196,8 @@ def _checked_facts(model: keras.Model, plans: list[tuple[str, Any, Any, Any]]) -
             {spec.name: spec for spec in adapted_specs(layer, methods[0], path, facts[path])}
             for path, layer in zip(paths, layers, strict=True)
         ]
+        for path, layer, each in zip(paths, layers, specs, strict=True):
+            check_weights(path, layer, methods[0], each.values())
         methods[0].check_layers(paths, timings, specs)
     return facts
 
@@ -211,14 +215,38 @@ def _check_served(method: Method) -> None:
         )
 
 
-def _check_weights(path: str, layer: keras.Layer, method: Method) -> None:
-    for spec in weight_specs(layer, method.prune_biases):
-        value = ops.convert_to_numpy(variable_of(layer, spec.name))
+def check_weights(
+    path: str, layer: keras.Layer, method: Method, specs: Iterable[WeightSpec]
+) -> None:
+    """Raise ValueError unless a layer computes with its variables, and these suit the method."""
+    if not has_own_kernel(layer):
+        raise ValueError(
+            f"A layer to prune must compute with its own float weights; '{path}' has LoRA adapters "
+            "or quantized weights. Prune before `enable_lora` and `quantize`, or leave the layer "
+            "out with `filters`."
+        )
+    for spec in specs:
+        variable = variable_of(layer, spec.name)
+        if variable.constraint is not None and _changes(method, spec):
+            raise ValueError(
+                f"{type(method).__name__} trains `{spec.name}` of layer '{path}' in another form, "
+                f"which its constraint {variable.constraint!r} was not made for. Build the layer "
+                "without it, leave it out with `filters`, or take a method that prunes weights as "
+                "they are, such as NetworkSurgery."
+            )
+        value = ops.convert_to_numpy(variable)
         if not np.isfinite(value.astype("float32")).all():
             raise ValueError(
                 f"Weights must be finite to be pruned; `{spec.name}` of layer '{path}' has NaN or "
                 "infinite entries."
             )
+
+
+def _changes(method: Method, spec: WeightSpec) -> bool:
+    """Whether a method's latent tensors are something else than the weight."""
+    weight = np.linspace(1, 2, math.prod(spec.shape), dtype="float32").reshape(spec.shape)
+    first, *others = method.encode(ops.convert_to_tensor(weight), spec).values()
+    return bool(others) or not np.array_equal(ops.convert_to_numpy(first), weight)
 
 
 def _copied(model: keras.Model, layers: select.Layers, plans: list) -> tuple[keras.Model, list]:

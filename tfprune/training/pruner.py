@@ -56,6 +56,7 @@ class Pruner:
         if total_steps is not None:
             total_steps = check_step("total_steps", total_steps, 1)
         self.model, self.total_steps, self.optimizer = model, total_steps, optimizer
+        self._check_wrapped()
         for state in self.states:
             state.attended = True
         self.updates = 0
@@ -66,6 +67,15 @@ class Pruner:
         self._previous: int | None = None
         self._schedules: list[Any] = []
         self._update = _keras.compiled(self._update_masks)
+
+    def _check_wrapped(self) -> None:
+        """What `prune` checks of all layers of a method, for wrappers, which know but their own."""
+        for numbers in self._groups():
+            states = [self.states[number] for number in numbers]
+            if any(state.wrapped for state in states):
+                paths = [state.path_in_model for state in states]
+                timings, specs = [s.schedule for s in states], [s.specs for s in states]
+                states[0].method.check_layers(paths, timings, specs)
 
     def update(self) -> None:
         """Update the masks of the layers that are due before the optimizer's next step.
@@ -226,10 +236,13 @@ class Pruner:
 
     def after_step(self, signals: Any) -> None:
         """Let methods change their latent weights by what `measure` found."""
+        signals = sensitivity.once_a_step(signals, self.optimizer)
         sensitivity.after_step(self.states, signals, self._iterations())
 
     def _iterations(self) -> Any:
-        return self._calls if self.optimizer is None else self.optimizer.iterations.value
+        if self.optimizer is None:
+            return self._calls
+        return ops.convert_to_tensor(self.optimizer.iterations)
 
     def end_epoch(self, validation_loss: Any) -> None:
         """Let methods that go by the validation loss update their masks.

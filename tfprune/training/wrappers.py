@@ -12,7 +12,7 @@ from tfprune.method import REGISTRY, Method
 from tfprune.schedules import check_schedule
 from tfprune.training import _keras
 from tfprune.training.layers import STATE, prunable_names, weighted_layers
-from tfprune.training.specs import Facts, with_uses
+from tfprune.training.specs import Facts, adapted_specs, with_uses
 
 
 class PruningWrapper(keras.layers.Wrapper):
@@ -73,10 +73,13 @@ class PruningWrapper(keras.layers.Wrapper):
         facts = {path: Facts() for path, _ in inner}
         if method.needs_uses:
             facts = with_uses(self.layer, facts, inner)
-        for path, layer in inner:
-            if not hasattr(layer, STATE):
-                name = self.name if path == self.layer.name else f"{self.name}/{path}"
-                host.attach(layer, method, timing, name, facts[path], wrapped=True)
+        names = {p: self.name if p == self.layer.name else f"{self.name}/{p}" for p, _ in inner}
+        new = [(path, layer) for path, layer in inner if not hasattr(layer, STATE)]
+        for path, layer in new:
+            specs = adapted_specs(layer, method, names[path], facts[path])
+            host.check_weights(names[path], layer, method, specs)
+        for path, layer in new:
+            host.attach(layer, method, timing, names[path], facts[path], wrapped=True)
         host.share_cells(self.layer)
 
     def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
