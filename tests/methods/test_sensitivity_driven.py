@@ -319,6 +319,171 @@ def test_a_wrapped_layer_in_a_plain_model_is_served(heard):
     assert "train_step" not in vars(model) and "call" not in vars(model)
 
 
+class Interrupt(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        raise KeyboardInterrupt
+
+
+def wrapped_net():
+    settings = tfprune.SensitivityDriven(classes=None, lam=0.1, threshold=0.0)
+    wrapper = tfprune.layers.SensitivityDrivenPruned(
+        L.Dense(4), settings, tfprune.SensitivitySchedule(0, 100, 100)
+    )
+    model = keras.Sequential([keras.Input((5,)), wrapper, L.Dense(3, activation="softmax")])
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+    return model
+
+
+def pruned_net(optimizer=None, **settings):
+    """One whose weights nothing changes but lam = 0.1."""
+    method = tfprune.SensitivityDriven(**{"classes": None, **FIXED, "lam": 0.1, **settings})
+    plain = build(optimizer=optimizer or keras.optimizers.SGD(0.0))
+    return tfprune.prune(plain, method, tfprune.SensitivitySchedule(0, 100, 100))
+
+
+def latents(model):
+    each = [(s, n) for s in states(model).values() for n in s.specs]
+    return [np.array(to_numpy(s.masked_variable(n))) for s, n in each]
+
+
+@pytest.mark.parametrize("make", [pruned_net, wrapped_net])
+@pytest.mark.parametrize("again", [False, True])
+def test_after_an_interrupted_fit_nothing_is_measured_twice(make, again, heard):
+    x, y = data()
+    model, callback = make(), tfprune.PruningCallback()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, len(x), verbose=0, callbacks=[callback, Interrupt()])
+    assert make is wrapped_net or "train_step" not in vars(model)
+    before = latents(model)
+    callback = callback if again else tfprune.PruningCallback()
+    model.fit(x, y, len(x), verbose=0, callbacks=[callback])
+    assert "train_step" not in vars(model) and "call" not in vars(model)
+    for new, old, signal in zip(latents(model), before, heard.values(), strict=True):
+        np.testing.assert_allclose(new, old * (1 - 0.1 * np.maximum(1 - signal, 0)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_accumulated_gradients_make_one_step(policy, heard):
+    keras.config.set_dtype_policy(policy)
+    x, y = data(size=24)
+    model = pruned_net(keras.optimizers.SGD(0.0, gradient_accumulation_steps=3))
+    before = latents(model)
+    one_epoch(model, x, y, batch_size=8)
+    for new, old, signal in zip(latents(model), before, heard.values(), strict=True):
+        np.testing.assert_allclose(new, old * (1 - 0.1 * np.maximum(1 - signal, 0)), rtol=1e-5)
+
+
+def test_accumulated_gradients_in_a_loop_of_ones_own():
+    x, y = data(size=24)
+    optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=3)
+    model, fitted = (
+        pruned_net(),
+        pruned_net(keras.optimizers.SGD(0.1, gradient_accumulation_steps=3)),
+    )
+    one_epoch(fitted, x, y, batch_size=8, epochs=2)
+    optimizer.build(model.trainable_variables)
+    loss_of = keras.losses.SparseCategoricalCrossentropy()
+    pruner = tfprune.Pruner(model, total_steps=2, optimizer=optimizer)
+    for start in (0, 8, 16) * 2:
+        images, labels = x[start : start + 8], y[start : start + 8]
+        pruner.update()
+        with tf.GradientTape(persistent=True) as tape:
+            outputs = model(images, training=True)
+            loss = loss_of(labels, outputs)
+        signals = pruner.measure(tape, outputs)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply(gradients, model.trainable_variables)
+        pruner.after_step(signals)
+    for one, other in zip(latents(model), latents(fitted), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_frozen_layers_are_not_shrunk():
+    plain = build()
+    plain.layers[0].trainable = False
+    method = tfprune.SensitivityDriven(classes=None, lam=0.1, threshold=0.0)
+    model = tfprune.prune(plain, method, tfprune.SensitivitySchedule(0, 100, 100))
+    before = latents(model)
+    one_epoch(model, *data())
+    same = [np.array_equal(a, b) for a, b in zip(before, latents(model), strict=True)]
+    assert same == [True, True, False, True]  # the second bias is zero
+
+
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_one_output_is_that_of_every_example(per_sample):
+    x, _ = data()
+    plain = keras.Sequential(
+        [keras.Input((5,)), L.Dense(4, "relu"), L.Dense(1, activation="sigmoid")]
+    )
+    found = []
+    for kind, y in (("unspecific", None), ("specific", np.arange(12) % 2), ("specific", None)):
+        model = tfprune.prune(plain, tfprune.SensitivityDriven())
+        signal = tfprune.signals.OutputSensitivity(kind, None, 1, per_sample)
+        each = sensitivity.measure_on(model, list(states(model).values()), signal, x, y)
+        found.append([to_numpy(value) for value in each.values()])
+    for one, *others in zip(*found, strict=True):
+        assert one.any()
+        for other in others:
+            np.testing.assert_array_equal(one, other)
+
+
+def test_rows_of_one_example_are_summed_before_the_absolute_value():
+    inputs = keras.Input((4, 3))
+    rows = keras.ops.reshape(inputs, (-1, 3))
+    merged = keras.ops.reshape(L.Dense(2, activation="tanh")(rows), (-1, 8))
+    plain = keras.Model(inputs, L.Dense(3)(merged))
+    x = data("lstm")[0]
+    expected = by_automatic_differentiation(plain, x, None, per_sample=True)
+    model = tfprune.prune(plain, tfprune.SensitivityDriven())
+    signal = tfprune.signals.OutputSensitivity(classes=None, per_sample=True)
+    found = sensitivity.measure_on(model, list(states(model).values()), signal, x)
+    for value, true in zip(found.values(), expected, strict=True):
+        np.testing.assert_allclose(value, true, rtol=2e-4, atol=2e-6)
+
+
+class OwnStep(keras.Model):
+    """With batches that Keras does not know, and a step that may pass the model by."""
+
+    def __init__(self, around=False):
+        super().__init__()
+        self.inner, self.around = L.Dense(3), around
+
+    def call(self, x):
+        return self.inner(x)
+
+    def train_step(self, data):
+        x, y, weights, more = data
+        with tf.GradientTape() as tape:
+            logits = self.inner(x) if self.around else self(x, training=True)
+            losses = keras.losses.sparse_categorical_crossentropy(y, logits, from_logits=True)
+            loss = tf.reduce_mean(losses * weights * more)
+        gradients = tape.gradient(loss, self.trainable_variables)
+        self.optimizer.apply(gradients, self.trainable_variables)
+        return {"loss": loss}
+
+
+def fit_own_step(around=False, **settings):
+    x, y = data()
+    model = OwnStep(around)
+    model(x)
+    model = tfprune.prune(model, tfprune.SensitivityDriven(**settings), in_place=True)
+    model.compile("sgd")
+    ones = np.ones(len(x), "float32")
+    batches = tf.data.Dataset.from_tensor_slices((x, y, ones, ones)).batch(4)
+    return model.fit(batches, verbose=0, callbacks=[tfprune.PruningCallback()])
+
+
+def test_batches_of_a_step_of_ones_own_are_unpacked_only_for_their_targets():
+    fit_own_step()
+    with pytest.raises(ValueError, match="Data is expected to be in format"):
+        fit_own_step(kind="specific")
+
+
+def test_a_step_that_passes_the_model_by_is_told_what_to_do():
+    with pytest.raises(RuntimeError, match=r"must call the model itself.*self\(x, training=True\)"):
+        fit_own_step(around=True)
+
+
 def test_lam_follows_its_points_and_ends_with_the_schedule():
     method = tfprune.SensitivityDriven(lam=[(0.25, 0.0), (0.5, 0.4), (1.0, 0.2)])
     ones, zeros = keras.ops.ones((1,)), keras.ops.zeros((1,))

@@ -109,6 +109,9 @@ class SensitivityDriven(Method):
         w <- w - lam * w * max(0, 1 - S)   after the optimizer's own step, of any optimizer
         mask = mask * (|w| > T)            zeros stay
 
+    Where an optimizer accumulates gradients, S is that of the last batch of each step. Frozen
+    weights are not shrunk.
+
     Args:
         lam: >= 0, not multiplied by the learning rate. A number, or [(progress, value), ...]:
             straight lines between these, from 0 at the schedule's first step to 1 at its last.

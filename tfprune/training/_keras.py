@@ -218,8 +218,17 @@ def in_training() -> bool:
 
 def accumulation(optimizer: Any) -> int:
     """How many batches make one step of an optimizer."""
-    inner = getattr(optimizer, "inner_optimizer", None) or optimizer
-    return getattr(inner, "gradient_accumulation_steps", None) or 1
+    return getattr(_inner(optimizer), "gradient_accumulation_steps", None) or 1
+
+
+def has_stepped(optimizer: Any) -> Any:
+    """Whether the last batch of an optimizer that accumulates gradients made a step; a tensor."""
+    batches = keras.ops.convert_to_tensor(_inner(optimizer)._iterations)
+    return keras.ops.equal(batches % accumulation(optimizer), 0)
+
+
+def _inner(optimizer: Any) -> Any:
+    return getattr(optimizer, "inner_optimizer", None) or optimizer
 
 
 def sync(model: keras.Model) -> None:

@@ -74,9 +74,16 @@ class PruningCallback(keras.callbacks.Callback):
     def _serve(self) -> None:
         """Measure in each training step what methods ask for."""
         assert self.pruner is not None
-        if self._undo is None and any(state.method.signals for state in self.pruner.states):
+        self.unserve()  # of a training that was interrupted
+        if any(state.method.signals for state in self.pruner.states):
             self._undo = sensitivity.serve(self.model, self.pruner.states)
             self.pruner.measured = True
+
+    def unserve(self) -> None:
+        """Stop measuring."""
+        if self._undo is not None:
+            self._undo()
+            self._undo = None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Plan for the epochs that are left, where the number of their batches is known."""
@@ -131,9 +138,7 @@ class PruningCallback(keras.callbacks.Callback):
         assert self.pruner is not None
         _keras.sync(self.model)
         self.pruner.catch_up()
-        if self._undo is not None:
-            self._undo()
-            self._undo = None
+        self.unserve()
         if not self.concluded_by_fit:
             self.conclude()
 

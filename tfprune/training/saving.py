@@ -216,7 +216,11 @@ def _fit(cls: Any) -> Callable[..., Any]:
             return cls.fit(*bound.args, **bound.kwargs)
         callbacks, ours = arranged(self, bound.arguments.get("callbacks"))
         bound.arguments["callbacks"] = callbacks
-        history = cls.fit(*bound.args, **bound.kwargs)
+        try:
+            history = cls.fit(*bound.args, **bound.kwargs)
+        finally:  # also where training is interrupted
+            for callback in ours:
+                callback.unserve()
         for callback in ours:
             callback.conclude()
         return history

@@ -17,6 +17,7 @@ import keras
 from keras import ops
 
 from tfprune.signals import OutputSensitivity
+from tfprune.training import _keras
 from tfprune.training.dense_inputs import Captured, capturing
 from tfprune.training.jacobians import Signals, scores_of, sensitivities
 from tfprune.training.state import PruneState
@@ -31,6 +32,11 @@ def wanted(state: PruneState) -> OutputSensitivity | None:
 
 def serve(model: keras.Model, states: Sequence[PruneState]) -> Callable[[], None]:
     """Let the training steps of `model.fit` measure and apply S; returns what undoes it."""
+    stale = getattr(
+        model.train_step, "tfprune_undo", None
+    )  # left by a training that was interrupted
+    if stale is not None:
+        stale()
     listening = _Listening(states)
     train_step, call = model.train_step, model.call
 
@@ -38,8 +44,8 @@ def serve(model: keras.Model, states: Sequence[PruneState]) -> Callable[[], None
     def watched_step(data: Any) -> Any:
         with listening.step():
             logs = train_step(data)
-            _, targets, _ = keras.utils.unpack_x_y_sample_weight(data)
-            signals = listening.measure(targets, model.optimizer.iterations)
+            signals = listening.measure(data, model.optimizer.iterations)
+            signals = once_a_step(signals, model.optimizer)
             after_step(listening.states, signals, model.optimizer.iterations)
         return logs
 
@@ -56,12 +62,15 @@ def serve(model: keras.Model, states: Sequence[PruneState]) -> Callable[[], None
     model.make_train_function(force=True)
 
     def undo() -> None:
+        if vars(model).get("train_step") is not watched_step:
+            return
         for name in ("train_step", "call"):
             object.__delattr__(model, name)
             if name in before:
                 object.__setattr__(model, name, before[name])
         model.train_function = None
 
+    watched_step.tfprune_undo = undo  # type: ignore[attr-defined]
     return undo
 
 
@@ -101,11 +110,18 @@ class _Listening(threading.local):
     def _keep(self, tape: Any, outputs: Any, captured: dict[tuple[int, str], Captured]) -> None:
         self._heard = (tape, outputs, captured)
 
-    def measure(self, targets: Any, step: Any) -> Signals:
-        """S of every weight of every listening layer."""
+    def measure(self, data: Any, step: Any) -> Signals:
+        """S of every weight of every listening layer, on what `train_step` was given."""
         if self._heard is None or self._heard[0] is None:
-            raise RuntimeError("The training step made no forward pass through the model.")
+            raise RuntimeError(
+                "The training step must call the model itself, `self(x, training=True)`, for its "
+                "sensitivity to be measured; it made no such call. Call it there, or train in a "
+                "loop of your own with `Pruner.measure` and `Pruner.after_step`."
+            )
         tape, outputs, captured = self._heard
+        targets = None
+        if any(getattr(wanted(state), "kind", "") == "specific" for state in self.states):
+            _, targets, _ = keras.utils.unpack_x_y_sample_weight(data)
         return measure(self.states, tape, outputs, targets, step, captured)
 
 
@@ -148,18 +164,30 @@ def measure_on(
     with (
         tf.GradientTape(persistent=True) as tape,
         capturing(states if signal.per_sample else ()) as captured,
+        keras.StatelessScope(),  # so that the states of recurrent layers stay
     ):
         outputs = model(x, training=False)
     return sensitivities(signal, list(states), tape, scores_of(outputs), y, 0, captured)
 
 
+def once_a_step(signals: Signals, optimizer: Any) -> Signals:
+    """S = 1, which shrinks nothing, after batches that an optimizer only accumulates."""
+    if _keras.accumulation(optimizer) == 1:
+        return signals
+    stepped = _keras.has_stepped(optimizer)
+    return {key: ops.where(stepped, s, ops.ones_like(s)) for key, s in signals.items()}
+
+
 def after_step(states: Sequence[PruneState], signals: Signals, step: Any) -> None:
-    """Let each method change its latent weights by what was measured; `step` counts this one."""
+    """Let each method change its latent weights by what was measured; `step` counts this one.
+
+    Frozen weights stay: tapes do not watch them, so that nothing was measured.
+    """
     for state in states:
         for name, spec in state.specs.items():
             signal = signals.get((id(state), name))
-            if signal is not None:
-                variable = state.masked_variable(name)
+            variable = state.masked_variable(name)
+            if signal is not None and variable.trainable:
                 mask = state.masks[name].value
                 progress = state.progress(ops.cast(step, "float32") - 1)
                 new = state.method.after_step(variable.value, mask, signal, progress, spec)
