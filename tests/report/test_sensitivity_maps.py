@@ -56,3 +56,14 @@ def test_a_plain_model_has_no_maps() -> None:
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="no pruned layer"):
         sensitivity_maps(model, np.zeros((2, 3), "float32"))
+
+
+def test_measuring_leaves_the_state_of_a_recurrent_layer() -> None:
+    layers = keras.layers
+    inputs = keras.Input((5, 4), batch_size=6)
+    model = keras.Model(inputs, layers.Dense(3)(layers.LSTM(4, stateful=True)(inputs)))
+    pruned = tfprune.prune(model, tfprune.SensitivityDriven())
+    x = np.ones((6, 5, 4), "float32")
+    maps = sensitivity_maps(pruned, x)
+    assert all(np.asarray(m).any() for m in maps.values())
+    assert not any(np.asarray(state).any() for state in pruned.layers[1].states)
