@@ -32,10 +32,8 @@ def wanted(state: PruneState) -> OutputSensitivity | None:
 
 def serve(model: keras.Model, states: Sequence[PruneState]) -> Callable[[], None]:
     """Let the training steps of `model.fit` measure and apply S; returns what undoes it."""
-    stale = getattr(
-        model.train_step, "tfprune_undo", None
-    )  # left by a training that was interrupted
-    if stale is not None:
+    stale = getattr(model.train_step, "tfprune_undo", None)
+    if stale is not None:  # left by a training that was interrupted
         stale()
     listening = _Listening(states)
     train_step, call = model.train_step, model.call
