@@ -241,7 +241,8 @@ def _prune_options(parser: argparse.ArgumentParser) -> None:
         default="surgery",
         help="how to prune",
     )
-    add("--sparsity", type=sparsity, default=0.9, help="fraction of each layer to prune")
+    what = "fraction of each layer to prune; with --method synaptic, of the net's connections"
+    add("--sparsity", type=sparsity, default=0.9, help=what)
     add("--data", default="digits", help="digits, mnist, cifar10, or a .npz file with x, y")
     add("--epochs", type=positive, default=20, help="to train while pruning")
     add("--batch-size", type=positive, default=64, help="examples per step")

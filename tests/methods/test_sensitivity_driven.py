@@ -367,6 +367,7 @@ def test_accumulated_gradients_make_one_step(policy, heard):
     keras.config.set_dtype_policy(policy)
     x, y = data(size=24)
     model = pruned_net(keras.optimizers.SGD(0.0, gradient_accumulation_steps=3))
+    one_epoch(model, x, y, batch_size=8)
     before = latents(model)
     one_epoch(model, x, y, batch_size=8)
     for new, old, signal in zip(latents(model), before, heard.values(), strict=True):

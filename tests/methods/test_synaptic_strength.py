@@ -151,7 +151,8 @@ def test_a_zero_kernel_has_no_strength_and_a_finite_gradient():
 
 
 def layer_of(strengths, name, kernel=None):
-    spec = WeightSpec("kernel", (3, 3, *strengths.shape), SPEC.axes)
+    shape = (3, 3, *strengths.shape) if kernel is None else kernel.shape
+    spec = WeightSpec("kernel", shape, SPEC.axes)
     direction = np.ones(spec.shape, "float32") if kernel is None else kernel
     return LayerTensors(
         name,
@@ -189,7 +190,6 @@ def test_entropy_ranks_by_the_variance_of_the_kernel():
 
 
 def test_entropy_compares_kernels_of_one_entry_with_larger_ones():
-    """A kernel of nine entries of size 0.1 to 0.2 and one of a single entry of 0.15 are alike."""
     rng = np.random.default_rng(0)
     signs = rng.choice([-1.0, 1.0], size=(3, 3, 4, 6))
     large = (signs * rng.uniform(0.12, 0.18, signs.shape)).astype("float32")
