@@ -31,8 +31,8 @@ POLICIES = ("float32", "mixed_float16")
 def cases() -> Iterator[Any]:
     """(method, kind, policy): what takes long, and what finds little, is marked slow.
 
-    Every method runs on every kind in float32, and on typical kinds in mixed precision. Methods
-    that exist for these tests run on typical kinds in float32, structures on a few of these.
+    Every method runs on every kind in float32, and on a few kinds in mixed precision. Methods
+    that exist for these tests run on typical kinds in float32, structures on one of these.
     """
     settings: list[tuple[str, Any, bool]] = [
         (cls.__name__, cls, cls.__module__.startswith("tfprune")) for cls in TESTED
@@ -41,7 +41,8 @@ def cases() -> Iterator[Any]:
     for method, build in zip(STRUCTURED, structures, strict=True):
         settings.append((f"{type(method).__name__}-{method.granularity}", build, False))
     for (name, build, default), kind, policy in itertools.product(settings, KINDS, POLICIES):
-        typical = FEW if build in structures else TYPICAL
+        typical = FEW if policy != "float32" else TYPICAL
+        typical = ("Conv2DGroups",) if build in structures else typical
         quick = (kind in typical) + default + (policy == "float32") >= 2
         marks = () if quick else (pytest.mark.slow,)
         yield pytest.param(build, kind, policy, id=f"{policy}-{name}-{kind}", marks=marks)

@@ -141,5 +141,5 @@ def test_other_input_types_are_computed_in_float32():
 
 def test_kernels_are_listed_best_first_and_chosen_by_name():
     assert KERNELS[-2:] == ["portable", "reference"]
-    with pytest.raises(ValueError, match="no kernel 'sse9'"):
+    with pytest.raises(ValueError, match=r"must be one of .*'sse9'"):
         ops.select_kernel("sse9")
