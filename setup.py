@@ -6,6 +6,7 @@ every Python version. Without sources, compiler or POSIX the wheel is pure Pytho
 TFPRUNE_REQUIRE_NATIVE=1 turns a failed build into an error.
 """
 
+import functools
 import os
 import platform
 import sys
@@ -45,8 +46,13 @@ def flags(source: str) -> list[str]:
     path = Path(source)
     isa = path.stem.rpartition("_")[2] if platform.machine() in ("x86_64", "AMD64") else ""
     language = "-std=c11" if path.suffix == ".c" else "-std=c++17"
-    known = {name: rest for name, *rest in map(str.split, ISA_FLAGS.read_text().splitlines())}
-    return [language, "-O3", "-g0", "-pthread", *known.get(isa, [])]
+    return [language, "-O3", "-g0", "-pthread", *isa_flags().get(isa, [])]
+
+
+@functools.cache
+def isa_flags() -> dict[str, list[str]]:
+    """Instruction set -> its compiler flags."""
+    return {name: rest for name, *rest in map(str.split, ISA_FLAGS.read_text().splitlines())}
 
 
 class BuildNative(build_ext):

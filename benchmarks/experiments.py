@@ -120,6 +120,8 @@ _RESNET20_DENSE = Training(
     precision="mixed_bfloat16",
 )
 _RESNET20_PRUNING = dataclasses.replace(_RESNET20_DENSE, steps=8000, rate=0.1, warmup=200)
+# In the first half of the training, to the method's target; then fine-tuning.
+_ROUNDS = tfprune.SynapticSchedule(rounds=8, begin_fraction=0.05, end_fraction=0.5)
 
 
 def _lenet5(name: str, title: str, method: Any, paper: dict, **changes: Any) -> Experiment:
@@ -204,11 +206,6 @@ def _resnet20(
         offsets=(0.0,) if method else (-1.5, 0.0, 3.0),
         paper=paper,
     )
-
-
-def _rounds(target: float) -> tfprune.SynapticSchedule:
-    """Eight rounds in the first half of the training, then fine-tuning."""
-    return tfprune.SynapticSchedule(target, rounds=8, begin_fraction=0.05, end_fraction=0.5)
 
 
 def _synaptic(lam: float, **settings: Any) -> Callable[[float], Any]:
@@ -366,13 +363,13 @@ EXPERIMENTS = {
             paper={},
             method=_synaptic(lam=3e-5, target_sparsity=0.6),
             pruning=dataclasses.replace(_RESNET20_PRUNING, steps=20000),
-            schedule=_rounds(0.6),
+            schedule=_ROUNDS,
         ),
         _vgg(
             name="synaptic-vgg",
             title="Synaptic strength, VGG-16 of half the width, CIFAR-10, 90 % of connections",
             method=_synaptic(lam=1e-4, target_sparsity=0.9),
-            schedule=_rounds(0.9),
+            schedule=_ROUNDS,
             offsets=(-1.0, -0.5, 0.0, 0.5),
             paper={},
         ),
@@ -380,7 +377,7 @@ EXPERIMENTS = {
             name="synaptic-vgg-sparser",
             title="The same, 96 % of connections, as in the paper's headline",
             method=_synaptic(lam=1e-4, target_sparsity=0.96),
-            schedule=_rounds(0.96),
+            schedule=_ROUNDS,
             paper={},
         ),
         _vgg(

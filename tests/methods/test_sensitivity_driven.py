@@ -265,19 +265,11 @@ def test_mixed_precision():
     assert all(np.isfinite(w).all() for w in pruned.get_weights())
 
 
-def test_a_loop_of_ones_own_does_what_fit_does():
-    x, y = data(size=24)
-    method = tfprune.SensitivityDriven(classes=None, kind="specific", **FIXED)
-    schedule = tfprune.SensitivitySchedule(begin_step=0, end_step=5, frequency=1)
-    fitted = tfprune.prune(build(), method, schedule)
-    fitted.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
-    one_epoch(fitted, x, y, batch_size=8, epochs=2)
-
-    model = tfprune.prune(build(), method, schedule)
-    optimizer = keras.optimizers.SGD(0.1)
+def train_by_hand(model, optimizer, x, y, total_steps):
+    """Two epochs of three batches."""
     optimizer.build(model.trainable_variables)
     loss_of = keras.losses.SparseCategoricalCrossentropy()
-    pruner = tfprune.Pruner(model, total_steps=6, optimizer=optimizer)
+    pruner = tfprune.Pruner(model, total_steps, optimizer=optimizer)
     for start in (0, 8, 16) * 2:
         images, labels = x[start : start + 8], y[start : start + 8]
         pruner.update()
@@ -288,6 +280,20 @@ def test_a_loop_of_ones_own_does_what_fit_does():
         signals = pruner.measure(tape, outputs, labels)
         optimizer.apply(gradients, model.trainable_variables)
         pruner.after_step(signals)
+    return pruner
+
+
+def test_a_loop_of_ones_own_does_what_fit_does():
+    x, y = data(size=24)
+    method = tfprune.SensitivityDriven(classes=None, kind="specific", **FIXED)
+    schedule = tfprune.SensitivitySchedule(begin_step=0, end_step=5, frequency=1)
+    fitted = tfprune.prune(build(), method, schedule)
+    fitted.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+    one_epoch(fitted, x, y, batch_size=8, epochs=2)
+
+    model = tfprune.prune(build(), method, schedule)
+    optimizer = keras.optimizers.SGD(0.1)
+    pruner = train_by_hand(model, optimizer, x, y, total_steps=6)
     pruner.finish()
     for one, other in zip(model.get_weights(), fitted.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
@@ -346,6 +352,11 @@ def latents(model):
     return [np.array(to_numpy(s.masked_variable(n))) for s, n in each]
 
 
+def assert_shrunk_once(model, before, heard):
+    for new, old, signal in zip(latents(model), before, heard.values(), strict=True):
+        np.testing.assert_allclose(new, old * (1 - 0.1 * np.maximum(1 - signal, 0)), rtol=1e-5)
+
+
 @pytest.mark.parametrize("make", [pruned_net, wrapped_net])
 @pytest.mark.parametrize("again", [False, True])
 def test_after_an_interrupted_fit_nothing_is_measured_twice(make, again, heard):
@@ -358,8 +369,7 @@ def test_after_an_interrupted_fit_nothing_is_measured_twice(make, again, heard):
     callback = callback if again else tfprune.PruningCallback()
     model.fit(x, y, len(x), verbose=0, callbacks=[callback])
     assert "train_step" not in vars(model) and "call" not in vars(model)
-    for new, old, signal in zip(latents(model), before, heard.values(), strict=True):
-        np.testing.assert_allclose(new, old * (1 - 0.1 * np.maximum(1 - signal, 0)), rtol=1e-5)
+    assert_shrunk_once(model, before, heard)
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
@@ -370,8 +380,7 @@ def test_accumulated_gradients_make_one_step(policy, heard):
     one_epoch(model, x, y, batch_size=8)
     before = latents(model)
     one_epoch(model, x, y, batch_size=8)
-    for new, old, signal in zip(latents(model), before, heard.values(), strict=True):
-        np.testing.assert_allclose(new, old * (1 - 0.1 * np.maximum(1 - signal, 0)), rtol=1e-5)
+    assert_shrunk_once(model, before, heard)
 
 
 def test_accumulated_gradients_in_a_loop_of_ones_own():
@@ -382,19 +391,7 @@ def test_accumulated_gradients_in_a_loop_of_ones_own():
         pruned_net(keras.optimizers.SGD(0.1, gradient_accumulation_steps=3)),
     )
     one_epoch(fitted, x, y, batch_size=8, epochs=2)
-    optimizer.build(model.trainable_variables)
-    loss_of = keras.losses.SparseCategoricalCrossentropy()
-    pruner = tfprune.Pruner(model, total_steps=2, optimizer=optimizer)
-    for start in (0, 8, 16) * 2:
-        images, labels = x[start : start + 8], y[start : start + 8]
-        pruner.update()
-        with tf.GradientTape(persistent=True) as tape:
-            outputs = model(images, training=True)
-            loss = loss_of(labels, outputs)
-        signals = pruner.measure(tape, outputs)
-        gradients = tape.gradient(loss, model.trainable_variables)
-        optimizer.apply(gradients, model.trainable_variables)
-        pruner.after_step(signals)
+    train_by_hand(model, optimizer, x, y, total_steps=2)
     for one, other in zip(latents(model), latents(fitted), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 

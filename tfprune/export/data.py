@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.export.runtime import Row
+from tfprune.export.runtime import Row, wraps
 from tfprune.export.view import InputSpec, View
 
 OPEN_DIMENSION = 32
@@ -148,13 +148,12 @@ def _to_array(value: Any, spec: InputSpec, argument: str) -> np.ndarray:
             f"`{argument}` must be whole numbers for the input '{spec.name}' ({spec.dtype}). "
             f"Received: dtype {array.dtype}."
         )
-    cast = array.astype(spec.dtype)
-    if array.dtype.kind in "iu" and cast.dtype.kind != "f" and (cast != array).any():
+    if wraps(array, np.dtype(spec.dtype)):
         raise ValueError(
             f"`{argument}` must fit into {spec.dtype} for the input '{spec.name}'. Received: "
             f"{array.min()} to {array.max()}."
         )
-    return cast
+    return array.astype(spec.dtype)
 
 
 def _shape_of(data: Any) -> Any:

@@ -208,12 +208,16 @@ def _cast(value: Any, name: str, detail: dict[str, Any]) -> np.ndarray:
         )
     if array.dtype.kind not in "fiub" or (array.dtype.kind == "f" and dtype.kind != "f"):
         raise ValueError(f"Input '{name}' takes {dtype}. Received: dtype {array.dtype}.")
-    cast = np.ascontiguousarray(array, dtype=dtype)
-    if array.dtype.kind in "iu" and dtype.kind != "f" and (cast != array).any():
+    if wraps(array, dtype):
         raise ValueError(
             f"Input '{name}' takes {dtype}. Received: numbers from {array.min()} to {array.max()}."
         )
-    return cast
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def wraps(array: np.ndarray, dtype: np.dtype) -> bool:
+    """Whether whole numbers do not fit into a type that holds no floats."""
+    return array.dtype.kind in "iu" and dtype.kind != "f" and (array.astype(dtype) != array).any()
 
 
 def main(folder: str, kernels: str, count: str, seconds: str) -> None:

@@ -264,8 +264,8 @@ def _mark_optimizers(cls: Any) -> None:
     @functools.wraps(load)
     def load_own_variables(self: Any, store: Any) -> None:
         if _trains_latents(self):  # the state of a plain model's optimizer is left out too
-            ours = [key for key in store.keys() if KEY in store.keys()]  # noqa: SIM118
-            store = {key: store[key] for key in ours if key != KEY}
+            keys = list(store.keys())
+            store = {key: store[key] for key in keys if key != KEY} if KEY in keys else {}
         load(self, store)
 
     cls.save_own_variables, cls.load_own_variables = save_own_variables, load_own_variables
