@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -21,6 +22,12 @@ if keras.backend.backend() == "tensorflow":
 # The same examples on every run, and no limit on the time of one: the first call traces a graph.
 hypothesis.settings.register_profile("tfprune", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("tfprune")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported by now out of collections, of which a conversion asks for two."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import tempfile
 import warnings
 from collections import Counter
@@ -33,6 +34,22 @@ _SIGNATURE = "serving_default"
 WORTH = 1.2  # times faster on phones, from which a form is taken for its speed
 
 
+def _once(build: Build) -> Build:
+    """Build what needs no calibration once for a view: "auto" asks for the same several times."""
+
+    @functools.wraps(build)
+    def remembered(view: View, storage: Storage, calibration: list[Row]) -> Built:
+        if calibration:
+            return build(view, storage, calibration)
+        key = (build, storage)
+        if key not in view.built:
+            view.built[key] = build(view, storage, calibration)
+        return view.built[key]
+
+    return remembered
+
+
+@_once
 def dense(view: View, storage: Storage, calibration: list[Row]) -> Built:
     """Convert with ordinary dense tensors; runs on every TFLite runtime. No sparsity option."""
     with tempfile.TemporaryDirectory() as folder, _explained(), warnings.catch_warnings():
@@ -42,6 +59,7 @@ def dense(view: View, storage: Storage, calibration: list[Row]) -> Built:
         return Built(_convert(folder, storage, calibration))
 
 
+@_once
 def smallest(view: View, storage: Storage, calibration: list[Row]) -> Built:
     """Convert, then store the weights as compressed rows.
 

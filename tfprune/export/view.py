@@ -25,7 +25,8 @@ class View:
     """`view({"image": [n, h, w, cin]}) -> {"output_0": [n, classes]}` for any Keras model.
 
     `structure` is the model's input structure with zeros for leaves; `typed` is False where the
-    model recorded the shapes of its inputs but not their dtypes.
+    model recorded the shapes of its inputs but not their dtypes. `built` keeps what was converted
+    from this view: the model must not change while the view is in use.
     """
 
     model: keras.Model
@@ -33,6 +34,9 @@ class View:
     structure: Any
     output_names: tuple[str, ...]
     typed: bool = True
+    built: dict[Any, Any] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
         """Run the model in inference mode on a batch of every input."""
