@@ -88,9 +88,14 @@ def one_epoch(model, x, y, **options):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("per_sample", [False, True])
-@pytest.mark.parametrize("which", ["unspecific", "specific"])
-@pytest.mark.parametrize("kind", KINDS)
+def cases():
+    """(kind, which, per sample); two recurrent layers take long to trace."""
+    for case in itertools.product(KINDS, ["unspecific", "specific"], [False, True]):
+        quick = case[0] != "gru" or case[1:] == ("specific", True)
+        yield pytest.param(*case, marks=() if quick else (pytest.mark.slow,))
+
+
+@pytest.mark.parametrize("kind, which, per_sample", cases())
 def test_sensitivity_of_every_weight(kind, which, per_sample, heard):
     x, y = data(kind)
     model = build(kind)
