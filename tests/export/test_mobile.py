@@ -22,7 +22,7 @@ from sparse_nets import (
     zeros,
 )
 
-from tfprune.export import ExportError, export_tflite, predict_tflite, tflite
+from tfprune.export import ExportError, convert, export_tflite, predict_tflite, tflite
 from tfprune.export.convert import TARGETS
 from tfprune.export.flat import FlatFile
 from tfprune.export.sparse_mode import check
@@ -253,6 +253,18 @@ def test_auto_falls_back_to_the_smallest(tmp_path):
     assert "'mobile-sparse': only" in " ".join(narrow.notes)
     full = export_tflite(zeros(broad(), density=1.0), tmp_path / "m.tflite", "auto")
     assert "DENSIFY" not in full.ops and {one.form for one in full.layers} == {"dense"}
+
+
+def test_each_graph_is_converted_once(tmp_path, monkeypatch):
+    converted, original = [], convert._convert
+
+    def spy(folder, storage, calibration):
+        converted.append(storage.values)
+        return original(folder, storage, calibration)
+
+    monkeypatch.setattr(convert, "_convert", spy)
+    export_tflite(zeros(strided()), tmp_path / "m.tflite", "auto", "int8")
+    assert sorted(converted) == ["float32", "float32", "int8_dynamic"]  # two forms, and a note
 
 
 @given(

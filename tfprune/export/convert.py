@@ -59,6 +59,16 @@ def dense(view: View, storage: Storage, calibration: list[Row]) -> Built:
         return Built(_convert(folder, storage, calibration))
 
 
+def _smallest_graph(view: View, storage: str) -> tuple[forms.Prepared, bytes]:
+    """The model in its smallest form and its dense file, made once for a view."""
+    if ("smallest", storage) not in view.built:
+        prepared = forms.smallest(view.model, storage)
+        other = dataclasses.replace(view, model=prepared.model)
+        plain = dense(other, STORAGES["float32"], []).data
+        view.built["smallest", storage] = prepared, plain
+    return view.built["smallest", storage]
+
+
 @_once
 def smallest(view: View, storage: Storage, calibration: list[Row]) -> Built:
     """Convert, then store the weights as compressed rows.
@@ -66,9 +76,7 @@ def smallest(view: View, storage: Storage, calibration: list[Row]) -> Built:
     Raises:
         ExportError: where a phone's runtime would compute the sparse graph wrongly.
     """
-    prepared = forms.smallest(view.model, storage.name)
-    other = dataclasses.replace(view, model=prepared.model)
-    plain = dense(other, STORAGES["float32"], []).data
+    prepared, plain = _smallest_graph(view, storage.name)
     data = sparse_file.store(FlatFile(plain), storage.values)
     opened, ops = sparse_mode.check(plain).entries, op_counts(data)
     ends = any(kind in ops for kind in sparse_mode.SINKS)
