@@ -255,6 +255,18 @@ def test_auto_falls_back_to_the_smallest(tmp_path):
     assert "DENSIFY" not in full.ops and {one.form for one in full.layers} == {"dense"}
 
 
+@pytest.mark.parametrize("storage, words", [("float32", "float32"), ("int8", "float16")])
+def test_auto_stays_dense_where_sparse_files_would_be_wrong(storage, words, tmp_path):
+    model = zeros(middle_of(lambda x: L.MaxPooling2D(2)(x))(), dct=False)
+    x = inputs_of(model)
+    found = export_tflite(model, tmp_path / "m.tflite", "auto", storage, samples=x)
+    assert "DENSIFY" not in found.ops and found.notes[0].startswith(f"'dense', in {words}")
+    assert "not 'smallest': With sparse weights" in found.notes[-1]
+    wanted = model.predict(x, verbose=0)
+    limit = LIMITS[words] * np.abs(wanted).max()
+    assert np.abs(predict_tflite(found.path, x) - wanted).max() <= limit
+
+
 def test_each_graph_is_converted_once(tmp_path, monkeypatch):
     converted, original = [], convert._convert
 
@@ -346,14 +358,16 @@ def exported_or_refused(model, folder):
                 continue
             try:
                 with mock.patch.object(tflite, "view_of", one_view):
-                    export_tflite(model, folder / "m.tflite", target, storage)
+                    found = export_tflite(model, folder / "m.tflite", target, storage)
             except ExportError as error:
                 named = {"mobile-sparse-block": "No layer of this model"}
-                assert target != "dense" and named.get(target, "sparse mode") in str(error)
+                assert target not in ("dense", "auto")
+                assert named.get(target, "sparse mode") in str(error)
                 continue
             finding = check((folder / "m.tflite").read_bytes())
             assert target != "mobile-sparse" or finding.runs
-            assert not finding.entries or not finding.complaints
+            sparse = "DENSIFY" in found.ops
+            assert not (sparse and finding.entries and finding.complaints)
 
 
 @settings(max_examples=4, phases=[Phase.generate], deadline=None)

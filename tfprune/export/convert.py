@@ -149,7 +149,10 @@ def _listed(reasons: list[str]) -> str:
 
 
 def auto(view: View, storage: Storage, calibration: list[Row]) -> Built:
-    """The form that is fastest on phones, where one is by a fifth at least; else the smallest."""
+    """The form that is fastest on phones, where one is by a fifth at least; else the smallest.
+
+    Dense where phones would compute that one wrongly.
+    """
     built, reasons = {}, []
     converted = dense(view, STORAGES["float32"], []).data
     for name, form in (("mobile-sparse", _mobile_sparse), ("mobile-sparse-block", _mobile_blocks)):
@@ -166,7 +169,13 @@ def auto(view: View, storage: Storage, calibration: list[Row]) -> Built:
         gain = f"{best!r}: on phones its layers are about {speeds[best]:.1f} times faster"
         return dataclasses.replace(built[best], notes=(gain, *reasons))
     reasons += [f"not {n!r}: only {speed:.2f} times faster, about" for n, speed in speeds.items()]
-    found = smallest(view, storage, calibration)
+    try:
+        found = smallest(view, storage, calibration)
+    except ExportError as error:
+        name = "float32" if storage.values == "float32" else "float16"
+        notes = [f"'dense', in {name}: phones compute it right", *reasons]
+        found = dense(view, STORAGES[name], [])
+        return dataclasses.replace(found, notes=(*notes, f"not 'smallest': {error}"))
     plain = len(dense(view, STORAGES["int8_dynamic"], []).data)
     notes = [f"'smallest', which is no faster than dense; dense int8 takes {plain:,} bytes"]
     return dataclasses.replace(found, notes=(*notes, *reasons, *found.notes))
