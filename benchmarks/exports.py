@@ -37,7 +37,6 @@ def main() -> int:
     """Write the table to standard output."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path, help="a .keras file, pruned or with zeros")
-    parser.add_argument("--net", help="of benchmarks/nets.py, to compute in float32")
     parser.add_argument("--dataset", default="cifar10", help="a data set of tensorflow_datasets")
     parser.add_argument("--data-dir", help="folder of tensorflow_datasets")
     parser.add_argument("--scale", type=float, default=1.0, help="of the images that the net reads")
@@ -51,10 +50,7 @@ def main() -> int:
     data = load_data(options.dataset, options.data_dir)
     x, y = (part[: options.limit] for part in data.test)
     x, calibration = ((part * options.scale).astype("float32") for part in (x, data.train[0][:200]))
-    model = saved = nets.load(options.model)
-    if options.net:
-        model = getattr(nets, options.net)()
-        model.set_weights(saved.get_weights())
+    model = nets.load(options.model)
     keras_answers = model.predict(x, batch_size=500, verbose=0).argmax(-1)
     rows = [{"file": "Keras", "error": _error(keras_answers, y)}]
     with tempfile.TemporaryDirectory() as folder:

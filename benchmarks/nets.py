@@ -34,10 +34,26 @@ class BatchNormalization(layers.BatchNormalization):
 
 
 def load(path: str | os.PathLike[str]) -> keras.Model:
-    """A saved net without masks; also one whose file names our layer by its class alone."""
+    """A saved net without masks, in float32."""
+    model = load_pruned(path)
+    return in_float32(tfprune.strip(model) if tfprune.is_pruned(model) else model)
+
+
+def load_pruned(path: str | os.PathLike[str]) -> keras.Model:
+    """A saved net as it is; also one whose file names our layer by its class alone."""
     known = {"BatchNormalization": BatchNormalization}
-    model = tfprune.load_model(path, custom_objects=known, compile=False)
-    return tfprune.strip(model) if tfprune.is_pruned(model) else model
+    return tfprune.load_model(path, custom_objects=known, compile=False)
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """The same net, where it was trained in half precision."""
+
+    def clone(layer: keras.Layer) -> keras.Layer:
+        return layer.__class__.from_config({**layer.get_config(), "dtype": "float32"})
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def lenet5(decay: float) -> keras.Model:

@@ -21,7 +21,7 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import keras
-import nets  # noqa: F401  (registers a class that may be in the file)
+import nets
 import numpy as np
 import tensorflow as tf
 from papers import hardware
@@ -54,8 +54,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=50)
     options = parser.parse_args(arguments)
-    pruned = keras.models.load_model(options.model)
+    pruned = nets.load_pruned(options.model)
     models = {"stripped": tfprune.strip(pruned), "shrunk": tfprune.strip(pruned, shrink=True)}
+    models = {name: nets.in_float32(model) for name, model in models.items()}
     rng = np.random.default_rng(0)
     x = rng.normal(size=(options.batch, *pruned.input_shape[1:])).astype("float32")
     runs: dict[tuple[str, str], Run] = {}
