@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import tempfile
 import warnings
 from collections import Counter
@@ -34,29 +33,19 @@ _SIGNATURE = "serving_default"
 WORTH = 1.2  # times faster on phones, from which a form is taken for its speed
 
 
-def _once(build: Build) -> Build:
-    """Build what needs no calibration once for a view: "auto" asks for the same several times."""
-
-    @functools.wraps(build)
-    def remembered(view: View, storage: Storage, calibration: list[Row]) -> Built:
-        if calibration:
-            return build(view, storage, calibration)
-        key = (build, storage)
-        if key not in view.built:
-            view.built[key] = build(view, storage, calibration)
-        return view.built[key]
-
-    return remembered
-
-
-@_once
 def dense(view: View, storage: Storage, calibration: list[Row]) -> Built:
-    """Convert with ordinary dense tensors; runs on every TFLite runtime. No sparsity option."""
+    """Convert with ordinary dense tensors; runs on every TFLite runtime. No sparsity option.
+
+    Once for a view and a storage, where that needs no calibration.
+    """
+    if storage in view.built and not calibration:
+        return view.built[storage]
     with tempfile.TemporaryDirectory() as folder, _explained(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"(?s).*tf\.lite\.Interpreter is deprecated")
         with float32_compute(view.model):
             _save(view, folder)
-        return Built(_convert(folder, storage, calibration))
+        view.built[storage] = Built(_convert(folder, storage, calibration))
+    return view.built[storage]
 
 
 def _smallest_graph(view: View, storage: str) -> tuple[forms.Prepared, bytes]:
@@ -69,7 +58,6 @@ def _smallest_graph(view: View, storage: str) -> tuple[forms.Prepared, bytes]:
     return view.built["smallest", storage]
 
 
-@_once
 def smallest(view: View, storage: Storage, calibration: list[Row]) -> Built:
     """Convert, then store the weights as compressed rows.
 
