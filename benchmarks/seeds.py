@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import nets
 import numpy as np
 import tensorflow as tf
 from experiments import Experiment, Training
@@ -128,9 +129,7 @@ def _start(experiment: Experiment, dense: keras.Model) -> keras.Model:
 def _in_float32(pruned: keras.Model, experiment: Experiment) -> keras.Model:
     if experiment.pruning.precision == "float32":
         return pruned
-    plain = _net(experiment, experiment.decay, "float32")
-    plain.set_weights(tfprune.strip(pruned).get_weights())
-    return plain
+    return nets.in_float32(tfprune.strip(pruned))
 
 
 def _seeded(schedule: Any, seed: int) -> Any:

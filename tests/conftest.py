@@ -25,7 +25,7 @@ hypothesis.settings.load_profile("tfprune")
 
 
 def pytest_collection_finish() -> None:
-    """Leave what is imported by now out of collections, of which a conversion asks for two."""
+    """Leave what is imported by now out of collections, of which every conversion asks for one."""
     gc.collect()
     gc.freeze()
 

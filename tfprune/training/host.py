@@ -130,8 +130,8 @@ def check_model(model: Any) -> None:
     """Raise TypeError unless `model` is a Keras 3 model."""
     if is_legacy_keras_model(model):
         raise TypeError(
-            "tfprune needs a Keras 3 model. Received a Keras 2 model (tf_keras, or tf.keras with "
-            f"TF_USE_LEGACY_KERAS set): {model!r}. Build it with `import keras`."
+            "tfprune needs a Keras 3 model. Received a Keras 2 model (tf_keras, which TensorFlow "
+            f"hands out where TF_USE_LEGACY_KERAS is set): {model!r}. Build it with `import keras`."
         )
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a Keras 3 model, a keras.Model. Received: {model!r}.")
