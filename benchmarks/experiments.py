@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,7 @@ class Experiment:
     """One row of a paper's table, and how it is reproduced; `decay` is L2, biases included.
 
     `scratch`: pruning starts from fresh weights, and the dense net only gives its error.
+    `offset_of`: what an offset on the curve does.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Experiment:
     paper: dict[str, float | str]
     scratch: bool = False
     pruning_decay: float | None = None  # L2 while pruning, where it is another one
+    offset_of: str = "offset of c"
 
 
 def _surgery(c: dict[str, float]) -> Callable[[float], tfprune.Method]:
@@ -209,7 +212,7 @@ def _resnet20(
 
 
 def _synaptic(lam: float, **settings: Any) -> Callable[[float], Any]:
-    """The offset scales lambda by powers of ten."""
+    """The offset scales lambda by powers of ten; with -inf there is no penalty."""
     return lambda offset: tfprune.SynapticStrength(lam=lam * 10**offset, **settings)
 
 
@@ -222,6 +225,7 @@ def _vgg(name: str, title: str, method: Any, paper: dict, **changes: Any) -> Exp
         "pruning": dataclasses.replace(_RESNET20_PRUNING, steps=6000, rate=0.05),
         "schedule": None,
         "offsets": (0.0,),
+        "offset_of": "lambda times ten to the power of",
     }
     return Experiment(name, title, method=method, paper=paper, **{**settings, **changes})
 
@@ -365,12 +369,19 @@ EXPERIMENTS = {
             pruning=dataclasses.replace(_RESNET20_PRUNING, steps=20000),
             schedule=_ROUNDS,
         ),
+        _resnet20(
+            name="synaptic-resnet20-penalty",
+            title="The same with a higher penalty, which ends later",
+            paper={},
+            method=_synaptic(lam=1e-4, target_sparsity=0.6),
+            pruning=dataclasses.replace(_RESNET20_PRUNING, steps=20000),
+            schedule=dataclasses.replace(_ROUNDS, end_fraction=0.7),
+        ),
         _vgg(
             name="synaptic-vgg",
             title="Synaptic strength, VGG-16 of half the width, CIFAR-10, 90 % of connections",
             method=_synaptic(lam=1e-4, target_sparsity=0.9),
             schedule=_ROUNDS,
-            offsets=(-1.0, -0.5, 0.0, 0.5),
             paper={},
         ),
         _vgg(
@@ -378,6 +389,15 @@ EXPERIMENTS = {
             title="The same, 96 % of connections, as in the paper's headline",
             method=_synaptic(lam=1e-4, target_sparsity=0.96),
             schedule=_ROUNDS,
+            paper={},
+        ),
+        _vgg(
+            name="synaptic-vgg-quarter",
+            title="Synaptic strength, VGG-16 of a quarter of the width, CIFAR-10, 90 %",
+            net=nets.vgg_quarter,
+            method=_synaptic(lam=1e-4, target_sparsity=0.9),
+            schedule=_ROUNDS,
+            offsets=(-math.inf, -1.0, 0.0, 0.5, 1.0),
             paper={},
         ),
         _vgg(

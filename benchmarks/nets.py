@@ -145,6 +145,11 @@ def vgg(decay: float = 0.0, width: int = 32) -> keras.Model:
     return keras.Model(inputs, classes(x), name="vgg")
 
 
+def vgg_quarter(decay: float = 0.0) -> keras.Model:
+    """The same of 16 channels, a quarter of VGG's own."""
+    return vgg(decay, width=16)
+
+
 def _conv_bn(
     x: Any, channels: int, stride: int, decay: float, relu: bool, name: str, api: Any = keras
 ) -> Any:

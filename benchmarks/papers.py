@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         "date": date.today().isoformat(),
         "hardware": hardware(),
         "paper": experiment.paper,
+        "offset_of": experiment.offset_of,
         "rows": [],
         "curve": _earlier_curve(out / f"{experiment.name}.json"),
     }
@@ -131,7 +132,8 @@ def table(title: str, report: dict[str, Any]) -> str:
             lines[-1] += f" (mean {mean:.2f})."
     if report["curve"]:
         lines += ["", "Trade-off on the validation split, seed 0:", ""]
-        lines += ["| offset of c | validation error % | compression |", "|---|---|---|"]
+        name = report.get("offset_of", "offset of c")
+        lines += [f"| {name} | validation error % | compression |", "|---|---|---|"]
         for row in report["curve"]:
             error, ratio = row["validation_error"], row["compression"]
             lines.append(f"| {row['offset']:+g} | {error:.2f} | {ratio:.1f} |")

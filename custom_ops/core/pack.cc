@@ -45,7 +45,8 @@ void choose_tile(const tfp_conv& c, int64_t count, int64_t pixels, int lanes, tf
     const int64_t all = (pixels + lanes - 1) / lanes;
     while (vectors > 1 && all <= vectors / 2) vectors /= 2;
   }
-  const int64_t block = std::max<int64_t>(panel / (vectors * lanes * 4 * taps), 1);
+  int64_t block = std::max<int64_t>(panel / (vectors * lanes * 4 * taps), 1);
+  if (taps == 1) block = (block + lanes - 1) / lanes * lanes;  // turned by whole vectors
   plan->vectors = static_cast<int32_t>(vectors);
   plan->block_channels = static_cast<int32_t>(std::min(block, channels));
 }

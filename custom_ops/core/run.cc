@@ -34,22 +34,36 @@ class Memory {
 struct Work {
   const tfp_packed* packed;
   tfp_call call;
-  int64_t pixels, step;
+  int64_t pixels;
+  int64_t least, step;  // pixels of the smallest piece, and what pieces are multiples of
+  int32_t threads;      // 1 where there is too little to share
+  std::atomic<int64_t> next{0};
   std::atomic<bool> starved{false};
+
+  // Half of a thread's share of what is left: large pieces first, as they repeat less at their
+  // borders, and small ones at last, as a thread that slept comes late.
+  int64_t piece(int64_t left) const {
+    if (threads == 1) return left;
+    const int64_t wanted = std::max(left / (2 * threads), least);
+    return std::min((wanted + step - 1) / step * step, left);
+  }
 };
 
-void part(void* context, int64_t index) {
+bool part(void* context) {
   Work* work = static_cast<Work*>(context);
   thread_local Memory memory;
+  int64_t begin = work->next.load(), end = 0;
+  do {
+    if (begin == work->pixels) return false;
+    end = begin + work->piece(work->pixels - begin);
+  } while (!work->next.compare_exchange_weak(begin, end));
   const tfp_plan& plan = work->packed->plan;
   void* scratch = memory.at_least(work->packed->kernel->scratch_bytes(&plan, &work->call));
-  if (scratch == nullptr) {
+  if (scratch == nullptr)
     work->starved.store(true);
-    return;
-  }
-  const int64_t begin = index * work->step;
-  const int64_t end = begin + work->step < work->pixels ? begin + work->step : work->pixels;
-  work->packed->kernel->run(&plan, &work->call, {begin, end}, scratch);
+  else
+    work->packed->kernel->run(&plan, &work->call, {begin, end}, scratch);
+  return true;
 }
 
 // Fused multiply-adds of a vector of output pixels, with what filling its panel takes.
@@ -59,17 +73,16 @@ int64_t cost_of_vector(const tfp_packed& packed) {
          c.in_channels * (3 * c.kernel_h * c.kernel_w + 2) + 2 * c.out_channels;
 }
 
-// Vectors of pixels that a thread takes at a time: all where there is too little to share, else
-// whole tiles, several for each thread, as one that sleeps comes late.
-int64_t vectors_at_a_time(const tfp_packed& packed, int64_t vectors, int32_t threads) {
-  constexpr int64_t kWorthAThread = 50000, kPartsOfAThread = 4;
-  const int64_t cost = cost_of_vector(packed);
-  int64_t parts = cost > kWorthAThread ? vectors : vectors * cost / kWorthAThread + 1;
-  parts = std::min(parts, kPartsOfAThread * threads);
-  const int64_t tile = packed.plan.vectors, tiles = (vectors + tile - 1) / tile;
-  if (threads < 2 || parts < 2) return vectors;
-  if (tiles < threads) return (vectors + parts - 1) / parts;
-  return (tiles + parts - 1) / parts * tile;
+// Pieces are whole tiles, or vectors where there are few tiles, and worth waking a thread.
+void share(int64_t lanes, Work* work) {
+  constexpr int64_t kWorthAThread = 50000;
+  const int64_t cost = cost_of_vector(*work->packed), vectors = (work->pixels + lanes - 1) / lanes;
+  const int64_t tile = work->packed->plan.vectors, tiles = (vectors + tile - 1) / tile;
+  const int64_t least = std::min((kWorthAThread + cost - 1) / cost, vectors);
+  work->step = (tiles < work->threads ? 1 : tile) * lanes;
+  work->least = least * lanes;
+  const int64_t pieces = (vectors + least - 1) / least;
+  if (pieces < work->threads) work->threads = static_cast<int32_t>(pieces);
 }
 
 }  // namespace
@@ -93,9 +106,9 @@ extern "C" tfp_status tfp_run(const tfp_packed* packed, int64_t batch, int64_t h
     tfprune::multiply(packed->plan, work.call);
     return TFP_OK;
   }
-  const int64_t lanes = packed->kernel->lanes, vectors = (work.pixels + lanes - 1) / lanes;
-  work.step = vectors_at_a_time(*packed, vectors, threads) * lanes;
-  tfprune::parallel((work.pixels + work.step - 1) / work.step, threads, part, &work);
+  work.threads = threads;
+  share(packed->kernel->lanes, &work);
+  tfprune::parallel(work.threads, part, &work);
   if (work.starved.load()) return fail(TFP_NO_MEMORY, "There is not enough memory to work in.");
   return TFP_OK;
 }

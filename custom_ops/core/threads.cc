@@ -13,13 +13,12 @@ namespace tfprune {
 namespace {
 
 struct Job {
-  void (*task)(void*, int64_t);
+  bool (*task)(void*);
   void* context;
-  int64_t count;
-  std::atomic<int64_t> next{0};
 
   void work() {
-    for (int64_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) task(context, i);
+    while (task(context)) {
+    }
   }
 };
 
@@ -92,13 +91,9 @@ Pool* pool() {
 
 }  // namespace
 
-void parallel(int64_t count, int32_t threads, void (*task)(void*, int64_t), void* context) {
-  Job job;
-  job.task = task;
-  job.context = context;
-  job.count = count;
-  const int32_t helpers = static_cast<int32_t>(std::min<int64_t>(count, threads)) - 1;
-  if (helpers < 1 || !pool()->run(&job, helpers)) job.work();
+void parallel(int32_t threads, bool (*task)(void*), void* context) {
+  Job job{task, context};
+  if (threads < 2 || !pool()->run(&job, threads - 1)) job.work();
 }
 
 }  // namespace tfprune

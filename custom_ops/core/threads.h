@@ -7,10 +7,10 @@
 
 namespace tfprune {
 
-// Calls task(context, i) for i in [0, count), on at most `threads` threads, this one among them.
-// If another call is using the pool, this thread does all of it: never more threads than asked for.
-// Tasks must not throw.
-void parallel(int64_t count, int32_t threads, void (*task)(void*, int64_t), void* context);
+// Calls task(context), which takes a piece of the work, on at most `threads` threads, this one among
+// them, until it says that nothing is left. If another call is using the pool, this thread does all
+// of it: never more threads than asked for. Tasks must not throw.
+void parallel(int32_t threads, bool (*task)(void*), void* context);
 
 }  // namespace tfprune
 

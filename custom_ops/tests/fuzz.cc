@@ -33,7 +33,7 @@ struct Bytes {
 };
 
 void run(tfp_packed* packed, const tfp_conv& conv, Bytes* bytes) {
-  const int64_t batch = bytes->number(3), h = bytes->number(12), w = bytes->number(12);
+  const int64_t batch = bytes->number(3), h = bytes->number(20), w = bytes->number(20);
   const int32_t threads = static_cast<int32_t>(1 + bytes->below(3));
   int64_t out_h = 0, out_w = 0;
   if (tfp_output_size(&conv, h, w, &out_h, &out_w) != TFP_OK) return;

@@ -64,6 +64,39 @@ def test_a_map_of_many_tiles_and_bands(kernel):
     close(run(x, weights, threads=2), ops.reference_conv2d(x, weights))
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    kernel_size=st.sampled_from([(3, 3), (5, 5), (7, 7), (3, 2), (2, 3), (4, 1), (11, 11)]),
+    strides=st.sampled_from([(1, 1), (1, 1), (2, 2), (2, 1), (1, 3)]),
+    dilations=st.sampled_from([(1, 1), (1, 1), (2, 2), (3, 1)]),
+    padding=st.tuples(*[st.integers(0, 4)] * 4),
+    channels=st.tuples(st.sampled_from([3, 16, 21, 70]), st.integers(1, 9)),
+    groups=st.sampled_from([1, 1, 2]),
+    basis=st.sampled_from(["dct", "spatial"]),
+    density=st.sampled_from([0.02, 0.3]),
+    size=st.tuples(st.integers(1, 3), st.integers(11, 40), st.integers(11, 40)),
+    seed=st.integers(0, 99),
+    threads=st.integers(1, 2),
+)
+@example((3, 3), (1, 1), (1, 1), (0,) * 4, (64, 5), 1, "dct", 0.3, (2, 40, 40), 0, 1)  # bands
+@example((3, 3), (2, 2), (1, 1), (0,) * 4, (64, 5), 1, "dct", 0.02, (2, 40, 40), 0, 2)
+@example((5, 5), (2, 2), (2, 2), (1, 2, 3, 4), (70, 3), 2, "dct", 0.3, (3, 33, 39), 0, 1)
+def test_output_pixels_that_are_not_the_inputs(
+    kernel_size, strides, dilations, padding, channels, groups, basis, density, size, seed, threads
+):
+    options = {"strides": strides, "dilations": dilations, "padding": padding, "basis": basis}
+    cin, cout = (groups * count for count in channels)
+    weights = draw_weights(
+        ConvSpec(cin, cout, kernel_size, groups=groups, **options), density, True, seed
+    )
+    x = np.random.default_rng(seed).normal(size=(*size, cin)).astype("float32")
+    expected = ops.reference_conv2d(x, weights)
+    for name in KERNELS:
+        ops.select_kernel(name)
+        close(run(x, weights, threads), expected)
+    ops.select_kernel(None)
+
+
 @pytest.mark.parametrize(
     ("spec", "size"),
     [
