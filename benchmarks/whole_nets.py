@@ -4,9 +4,9 @@
 
 Masks are random, of DCT coefficients for ours and of weights for DeepSparse, in all convolutions
 and dense layers but the first and the last; `--model` takes a net with masks from training instead.
-TensorFlow runs a frozen graph, whose normalizations it folds. Engines take turns in one process;
-with one thread the clock is CPU time. ONNX Runtime and DeepSparse need tf2onnx, and the latter a
-Python of its own (`--deepsparse`).
+TensorFlow runs a frozen graph, whose normalizations it folds. Engines take turns in one process,
+after their outputs are compared; with one thread the clock is CPU time. ONNX Runtime and DeepSparse
+need onnx, the latter also a Python of its own (`--deepsparse`).
 """
 
 from __future__ import annotations
@@ -100,22 +100,6 @@ def litert(
     return lambda x: next(iter(runner({name: x}).values()))
 
 
-def onnx_file(model: Any, path: Path) -> Path:
-    """The model in ONNX, its input [1, channels, height, width]."""
-    import tf2onnx
-
-    graph = graph_of(model)
-    tf2onnx.convert.from_graph_def(
-        graph.graph.as_graph_def(),
-        input_names=[graph.inputs[0].name],
-        output_names=[graph.outputs[0].name],
-        inputs_as_nchw=[graph.inputs[0].name],
-        opset=13,
-        output_path=str(path),
-    )
-    return path
-
-
 def onnxruntime(path: Path, threads: int) -> Callable[[Any], Any]:
     """ONNX Runtime on a file."""
     import onnxruntime as library
@@ -127,9 +111,18 @@ def onnxruntime(path: Path, threads: int) -> Callable[[Any], Any]:
     return lambda x: session.run(None, {given.name: x.transpose(0, 3, 1, 2).copy()})[0]
 
 
+def compare(engine: str, found: Any, expected: Any) -> None:
+    """Stop where an engine computes something else."""
+    import numpy as np
+
+    error = np.abs(found - expected).max() / np.abs(expected).max()
+    assert error < 1e-3, (engine, error)
+
+
 def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
     """Milliseconds of each engine."""
     import numpy as np
+    import onnx_nets
 
     import tfprune
 
@@ -154,19 +147,20 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
     }
     turns: dict[str, Callable[[], float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        if importlib.util.find_spec("tf2onnx"):
-            path = onnx_file(model, Path(folder) / "net.onnx")
+        if importlib.util.find_spec("onnxruntime"):
+            path = onnx_nets.save(model, Path(folder) / "net.onnx")
             runs["ONNX Runtime"] = onnxruntime(path, options.threads)
         if options.deepsparse and spatial is not None:
             worker = DeepSparse(options.deepsparse, options.threads)
-            path = onnx_file(spatial, Path(folder) / "spatial.onnx")
+            path = onnx_nets.save(spatial, Path(folder) / "spatial.onnx")
             number = worker.ask(load=str(path), threads=options.threads)["number"]
+            compare("DeepSparse", worker.answer(number, x), spatial.predict(x, verbose=0))
             kind = "cpu" if options.threads == 1 else "wall"
             turns["DeepSparse"] = lambda: worker.ask(run=number)[kind]
+    del spatial
     expected = runs["TensorFlow"](x)
     for engine, run in runs.items():
-        error = np.abs(run(x) - expected).max() / np.abs(expected).max()
-        assert error < 1e-3, (engine, error)
+        compare(engine, run(x), expected)
         turns[engine] = timed(run, x, options.threads)
     found = by_turns(turns, options.rounds)
     return {engine: 1e3 * statistics.median(values) for engine, values in found.items()}
