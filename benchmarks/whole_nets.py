@@ -85,17 +85,21 @@ def frozen(model: Any) -> Callable[[Any], Any]:
     return lambda x: graph(tf.constant(x))[0].numpy()
 
 
-def litert(
-    model: Any, threads: int, target: str = "dense", delegate: bool = False
-) -> Callable[[Any], Any]:
-    """LiteRT with XNNPACK, and with our delegate in front of it."""
+def exported(model: Any, target: str) -> bytes:
+    """The model as a .tflite file."""
     import tfprune
-    from tfprune.export.runtime import Runner
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.tflite"
         tfprune.export_tflite(model, path, target)
-        runner = Runner(path.read_bytes(), threads=threads, delegate=delegate)
+        return path.read_bytes()
+
+
+def litert(file: bytes, threads: int, delegate: bool = False) -> Callable[[Any], Any]:
+    """LiteRT with XNNPACK, and with our delegate in front of it."""
+    from tfprune.export.runtime import Runner
+
+    runner = Runner(file, threads=threads, delegate=delegate)
     (name,) = runner.inputs
     return lambda x: next(iter(runner({name: x}).values()))
 
@@ -138,11 +142,12 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
     for choice in tfprune.compaction(fast):
         print(f"  {choice.name}: {choice.form}, {choice.basis}, density {choice.density:.3f}")
     x = np.random.default_rng(1).normal(size=(1, *model.inputs[0].shape[1:])).astype("float32")
+    smallest = exported(model, "smallest")
     runs = {
         "TensorFlow": frozen(model),
-        "LiteRT": litert(model, options.threads),
-        "LiteRT, smallest": litert(model, options.threads, "smallest"),
-        "LiteRT, delegate": litert(model, options.threads, "smallest", delegate=True),
+        "LiteRT": litert(exported(model, "dense"), options.threads),
+        "LiteRT, smallest": litert(smallest, options.threads),
+        "LiteRT, delegate": litert(smallest, options.threads, delegate=True),
         "tfprune": frozen(fast),
     }
     turns: dict[str, Callable[[], float]] = {}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfprune.export import export_tflite, predict_tflite
+from tfprune.export import export_tflite, files, predict_tflite
 
 FORMS = {
     "array": lambda x: x,
@@ -97,3 +97,13 @@ def test_two_inputs_calibrate_from_pairs_of_inputs_and_labels(tmp_path, rng):
             model, tmp_path / "m.tflite", storage="int8", representative_data=data
         )
         assert result.samples_checked == 20 and result.max_relative_error < 0.1
+
+
+def test_large_files_are_gzipped_at_the_level_that_takes_seconds(monkeypatch):
+    rng = np.random.default_rng(0)
+    data = (rng.integers(0, 9, 4000) * (rng.random(4000) < 0.1)).astype("float32").tobytes()
+    best, usual = (len(gzip.compress(data, level, mtime=0)) for level in (9, 6))
+    assert best < usual
+    assert files.gzip_size(data) == best
+    monkeypatch.setattr(files, "_SMALL", len(data))
+    assert files.gzip_size(data) == usual
