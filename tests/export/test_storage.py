@@ -1,7 +1,9 @@
 """Storages, the forms that sample data may take, sizes, and what the result says."""
 
 import gzip
+import io
 import json
+import re
 
 import keras
 import numpy as np
@@ -107,3 +109,27 @@ def test_large_files_are_gzipped_at_the_level_that_takes_seconds(monkeypatch):
     assert files.gzip_size(data) == best
     monkeypatch.setattr(files, "_SMALL", len(data))
     assert files.gzip_size(data) == usual
+
+
+class Terminal(io.StringIO):
+    """Somebody looks at it."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_shows_what_is_done_and_files_do_not(monkeypatch, conv_model, images, tmp_path):
+    shown, unseen = Terminal(), io.StringIO()
+    options = {"storage": "int8", "representative_data": images}
+    for stream in (shown, unseen):
+        monkeypatch.setattr("sys.stderr", stream)
+        export_tflite(conv_model, tmp_path / "net.tflite", **options)
+    stages = re.findall(r"export net.tflite: ([^\[]*) \[(\d) of 5\]", shown.getvalue())
+    assert list(dict.fromkeys(stages)) == [
+        ("running Keras", "1"),
+        ("converting to float32", "2"),
+        ("comparing float32 with Keras", "3"),
+        ("converting to int8", "4"),
+        ("comparing int8 with Keras", "5"),
+    ]
+    assert "export net.tflite" not in unseen.getvalue()

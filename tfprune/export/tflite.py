@@ -11,6 +11,7 @@ from tfprune.export.convert import Build, Built, check_calibration, find_target,
 from tfprune.export.data import OPEN_DIMENSION, random_rows, read_rows, take_dtypes
 from tfprune.export.files import gzip_size, write_atomically
 from tfprune.export.precision import float32_compute
+from tfprune.export.progress import Begin, stages
 from tfprune.export.result import ExportError, ExportResult
 from tfprune.export.runtime import Row, Runner
 from tfprune.export.storage import STORAGES, Storage, check_path, find_storage
@@ -80,12 +81,16 @@ def export_tflite(
     plain = _plain(model)
     view, calibration, samples = _read(view_of(plain), representative_data, samples)
     rows, source = _rows_to_check(view, samples, calibration, seed)
-    with float32_compute(plain) as replaced:
-        expected = run_keras(view, rows)
-    built, verdict = _build_verified(kind.build, view, stored, calibration, rows, expected, arm)
-    notes = (*built.notes, *verdict.notes, *_notes(view, rows, expected, replaced, source))
-    write_atomically(place, built.data)
-    return _result(place, target, stored, built, verdict, source, notes)
+    with stages(f"export {place.name}", 3 if stored.exact else 5) as begin:
+        begin("running Keras")
+        with float32_compute(plain) as replaced:
+            expected = run_keras(view, rows)
+        built, verdict = _build_verified(
+            kind.build, view, stored, calibration, rows, expected, arm, begin
+        )
+        notes = (*built.notes, *verdict.notes, *_notes(view, rows, expected, replaced, source))
+        write_atomically(place, built.data)
+        return _result(place, target, stored, built, verdict, source, notes)
 
 
 def _check_model(model: Any) -> None:
@@ -135,14 +140,19 @@ def _build_verified(
     rows: list[Row],
     expected: list[Row],
     arm: Arm | None,
+    begin: Begin,
 ) -> tuple[Built, Verdict]:
     """Build the file and verify it; a quantised one only after the same graph in float32."""
     if not storage.exact:
+        begin("converting to float32")
         plain = build(view, storage.twin(), []).data
+        begin("comparing float32 with Keras")
         verify(plain, STORAGES["float32"], rows, expected, arm)
         if storage.calibrated:
             check_calibration(plain)
+    begin(f"converting to {storage.name}")
     built = build(view, storage, calibration)
+    begin(f"comparing {storage.name} with Keras")
     return built, verify(built.data, storage, rows, expected, arm)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -86,7 +86,7 @@ def compact(model: keras.Model, choose: str = "measured", storage: str = "float3
     paths = {id(layer): path for path, layer in weighted_layers(plain)}
     made: dict[int, Callable[[], keras.Layer]] = {}
     choices = []
-    for fusion in fusions(plain):
+    for fusion in _shown(fusions(plain)):
         choice, build = _replacement(fusion, paths[id(fusion.layer)], choose, storage)
         choices.append(choice)
         made[id(fusion.layer)] = build
@@ -96,6 +96,13 @@ def compact(model: keras.Model, choose: str = "measured", storage: str = "float3
     small.trainable = False
     vars(small)[_FOUND] = tuple(choices)
     return small
+
+
+def _shown(found: Sequence[Fusion]) -> Iterable[Fusion]:
+    """Layers take a second each to measure."""
+    from tqdm import tqdm
+
+    return tqdm(found, desc="compact", unit="layer", leave=False, disable=None)
 
 
 def compaction(model: keras.Model) -> list[Choice]:

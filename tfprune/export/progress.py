@@ -1,0 +1,22 @@
+"""What an export is doing, on a terminal."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+Begin = Callable[[str], None]
+
+
+@contextlib.contextmanager
+def stages(title: str, count: int) -> Iterator[Begin]:
+    """Give a function that shows which of `count` stages begins; nothing where no one looks."""
+    from tqdm import tqdm
+
+    form = "{desc} [{n_fmt} of {total_fmt}]"
+    with tqdm(total=count, desc=title, bar_format=form, leave=False, disable=None) as bar:
+
+        def begin(stage: str) -> None:
+            bar.set_description_str(f"{title}: {stage}", refresh=False)
+            bar.update()
+            bar.refresh()
+
+        yield begin
