@@ -356,6 +356,13 @@ EXPERIMENTS = {
             method=_stages(tfprune.Magnitude(target_sparsity=1 - 1 / 5.45, scope="global")),
         ),
         _resnet20(
+            name="magnitude-resnet20-layer",
+            title="Magnitude pruning with tfmot's schedule, the same sparsity in each layer",
+            paper={},
+            method=_stages(tfprune.Magnitude()),
+            schedule=tfprune.PolynomialDecay(0.0, 1 - 1 / 5.45, end_fraction=0.6),
+        ),
+        _resnet20(
             name="synaptic-resnet20",
             title="Synaptic strength, ResNet-20, CIFAR-10",
             paper={},
