@@ -4,10 +4,11 @@
 #include <cstdarg>
 #include <cstdio>
 
+#include "core/plan.h"
+
 namespace tfprune {
 namespace {
 
-constexpr int64_t kMostKernel = 11;
 constexpr int64_t kMostSize = INT32_MAX;           // of a side, a stride, a padding, channels
 constexpr int64_t kMostBytes = int64_t{1} << 46;  // of a tensor
 thread_local char last_error[512] = "";
@@ -52,8 +53,8 @@ tfp_status check_conv(const tfp_conv* conv) {
       {"in_channels", c.in_channels, 1, kMostSize},
       {"out_channels", c.out_channels, 1, kMostSize},
       {"groups", c.groups, 1, kMostSize},
-      {"kernel_h", c.kernel_h, 1, kMostKernel},
-      {"kernel_w", c.kernel_w, 1, kMostKernel},
+      {"kernel_h", c.kernel_h, 1, TFP_MOST_KERNEL},
+      {"kernel_w", c.kernel_w, 1, TFP_MOST_KERNEL},
       {"stride_h", c.stride_h, 1, kMostSize},
       {"stride_w", c.stride_w, 1, kMostSize},
       {"dilation_h", c.dilation_h, 1, kMostSize},

@@ -162,17 +162,15 @@ void run_same(const tfp_plan& plan, const tfp_call& call, tfp_range range, const
 void run_other(const tfp_plan& plan, const tfp_call& call, tfp_range range, const Scratch& s) {
   const int64_t tile = int64_t{plan.vectors} * L;
   const bool point = plan.conv.kernel_h * plan.conv.kernel_w == 1;
-  const bool shared = columns_bytes(plan, call) > 0;
-  Columns columns = shared ? columns_of(plan, call) : Columns{};
+  Columns columns = columns_of(plan, call);
   columns.planes = s.planes;
-  columns.length = shared ? columns_length(plan, call, columns) : 0;
-  const int64_t step = shared ? columns_band(plan, call, columns) : 0;
+  const bool shared = columns.length > 0;
   int64_t made = range.begin;  // planes reach to this pixel
   for (int64_t begin = range.begin; begin < range.end; begin += tile) {
     const int64_t end = begin + tile < range.end ? begin + tile : range.end;
     const int vectors = static_cast<int>((end - begin + L - 1) / L);
     if (shared && begin == made) {
-      made = begin + step < range.end ? begin + step : range.end;
+      made = begin + columns.band < range.end ? begin + columns.band : range.end;
       make_columns(plan, call, begin, made, s.zeros, &columns);
     }
     if (!shared || !in_one_image(call, begin, end)) find_sources(plan, call, begin, end, s);

@@ -10,24 +10,28 @@
 
 namespace {
 
-constexpr int kMostKernel = 11;
 constexpr int64_t kMostColumnBytes = 1 << 26;
 constexpr int64_t kColumnBytes = 512 * 1024;
 constexpr int64_t kFewChannels = 64;  // up to where it pays with most strides
 
 struct Columns {
-  float* planes;              // [phases][kernel_w][in_channels][length]
-  int64_t length, first;      // they begin at this pixel
-  int64_t extra;              // pixels that follow an image
-  int phases;                 // kernel rows of a phase differ by whole strides
-  int phase[kMostKernel];     // of each kernel row
-  int64_t shift[kMostKernel];  // pixels from the first row of its phase
-  int64_t start[kMostKernel];  // of each phase, the input row of its first line
+  float* planes;                    // [phases][kernel_w][in_channels][length]
+  int64_t length, first;            // they begin at this pixel; length 0 where there are none
+  int64_t band;                     // output pixels that they are made for at a time
+  int64_t extra;                    // pixels that follow an image
+  int phases;                       // kernel rows of a phase differ by whole strides
+  int phase[TFP_MOST_KERNEL];       // of each kernel row
+  int64_t shift[TFP_MOST_KERNEL];   // pixels from the first row of its phase
+  int64_t start[TFP_MOST_KERNEL];   // of each phase, the input row of its first line
 };
 
+// How planes would lie; none where they are not worth it, as kernel rows share too few lines, or
+// images are too small for vectors of their own, and where they would be too many.
 Columns columns_of(const tfp_plan& plan, const tfp_call& call) {
   const tfp_conv& c = plan.conv;
+  const int64_t image = call.out_h * call.out_w;
   Columns columns{};
+  if (image < 2 * L || call.out_w * c.kernel_h > kMostColumnBytes) return columns;
   for (int p = 0; p < c.kernel_h; ++p) {
     const int64_t start = p * c.dilation_h % c.stride_h - c.pad_top;
     int phase = 0;
@@ -37,37 +41,19 @@ Columns columns_of(const tfp_plan& plan, const tfp_call& call) {
     columns.shift[p] = p * c.dilation_h / c.stride_h * call.out_w;
     columns.extra = columns.shift[p];
   }
+  if (columns.phases == c.kernel_h || columns.extra > kMostColumnBytes) return columns;
+  if (2 * columns.phases > c.kernel_h && c.in_channels > kFewChannels) return columns;
+  const int64_t of_pixel = columns.phases * c.kernel_w * c.in_channels * 4;
+  columns.band = whole_tiles(plan, call, kColumnBytes / of_pixel - columns.extra, columns.extra);
+  const int64_t images = (columns.band - 1) / image + 2;
+  const int64_t length = apart((columns.band + images * columns.extra + L - 1) / L * L + L);
+  if (of_pixel <= kMostColumnBytes / length) columns.length = length;
   return columns;
 }
 
-// Pixels of a band of tiles, whose planes should stay in the L2 cache.
-int64_t columns_band(const tfp_plan& plan, const tfp_call& call, const Columns& columns) {
-  const int64_t tile = int64_t{plan.vectors} * L, pixels = call.batch * call.out_h * call.out_w;
-  const int64_t of_pixel = columns.phases * plan.conv.kernel_w * plan.conv.in_channels * 4;
-  const int64_t fits = kColumnBytes / of_pixel - columns.extra, all = (pixels + tile - 1) / tile;
-  const int64_t band = fits < 2 * columns.extra ? 2 * columns.extra : fits;
-  const int64_t tiles = band / tile > 1 ? band / tile : 1;
-  return tile * (tiles < all ? tiles : all);
-}
-
-int64_t columns_length(const tfp_plan& plan, const tfp_call& call, const Columns& columns) {
-  const int64_t band = columns_band(plan, call, columns);
-  const int64_t images = (band - 1) / (call.out_h * call.out_w) + 2;
-  const int64_t length = (band + images * columns.extra + L - 1) / L * L + L;
-  return length * 4 % 4096 == 0 ? length + L : length;
-}
-
-// Bytes of a band's planes; 0 where they are not worth it, as kernel rows share too few lines, or
-// images are too small for vectors of their own, and where they would be too many.
 int64_t columns_bytes(const tfp_plan& plan, const tfp_call& call) {
-  const tfp_conv& c = plan.conv;
-  if (call.out_h * call.out_w < 2 * L || call.out_w * c.kernel_h > kMostColumnBytes) return 0;
   const Columns columns = columns_of(plan, call);
-  if (columns.phases == c.kernel_h || columns.extra > kMostColumnBytes) return 0;
-  if (2 * columns.phases > c.kernel_h && c.in_channels > kFewChannels) return 0;
-  const int64_t of_pixel = columns.phases * c.kernel_w * c.in_channels * 4;
-  const int64_t length = columns_length(plan, call, columns);
-  return of_pixel > kMostColumnBytes / length ? 0 : of_pixel * length;
+  return columns.phases * plan.conv.kernel_w * plan.conv.in_channels * columns.length * 4;
 }
 
 bool in_one_image(const tfp_call& call, int64_t begin, int64_t end) {
@@ -123,7 +109,7 @@ void fill_columns(const tfp_plan& plan, const tfp_block& block, const Columns& c
   const int64_t pitch = int64_t{plan.vectors} * L, taps = c.kernel_h * c.kernel_w;
   const int64_t of_column = c.in_channels * columns.length;
   const float* plane = columns.planes + block.channel * columns.length + (place - columns.first);
-  const float* row[kMostKernel];
+  const float* row[TFP_MOST_KERNEL];
   for (int p = 0; p < c.kernel_h; ++p)
     row[p] = plane + columns.phase[p] * c.kernel_w * of_column + columns.shift[p];
   for (int i = 0; i < block.channels; ++i) {

@@ -42,19 +42,25 @@ int64_t halo_of(const tfp_plan& plan, const tfp_call& call) {
   return (reach + L - 1) / L * L + L;
 }
 
-// Pixels of a band of tiles; its planes should stay in the L2 cache.
+// Pixels of a band: whole tiles of as many as fit into the cache, or of two halos, of all at most.
+int64_t whole_tiles(const tfp_plan& plan, const tfp_call& call, int64_t fits, int64_t halo) {
+  const int64_t tile = int64_t{plan.vectors} * L;
+  const int64_t all = (call.batch * call.out_h * call.out_w + tile - 1) / tile;
+  const int64_t tiles = (fits < 2 * halo ? 2 * halo : fits) / tile;
+  return tile * (tiles < 1 ? 1 : tiles < all ? tiles : all);
+}
+
+// Planes that share cache sets are slow.
+int64_t apart(int64_t length) { return length * 4 % 4096 == 0 ? length + L : length; }
+
+// Its planes should stay in the L2 cache.
 int64_t band_of(const tfp_plan& plan, const tfp_call& call) {
-  const int64_t tile = int64_t{plan.vectors} * L, halo = halo_of(plan, call);
-  const int64_t fits = kBandBytes / 4 / plan.conv.in_channels - 2 * halo;
-  const int64_t all = (call.batch * call.out_h * call.out_w + tile - 1) / tile * tile;
-  const int64_t band = fits < 2 * halo ? 2 * halo : fits;
-  const int64_t tiles = band / tile > 1 ? band / tile : 1;
-  return tiles * tile < all ? tiles * tile : all;
+  const int64_t halo = halo_of(plan, call);
+  return whole_tiles(plan, call, kBandBytes / 4 / plan.conv.in_channels - 2 * halo, halo);
 }
 
 int64_t plane_length(const tfp_plan& plan, const tfp_call& call) {
-  const int64_t length = band_of(plan, call) + 2 * halo_of(plan, call);
-  return length * 4 % 4096 == 0 ? length + L : length;  // planes that share cache sets are slow
+  return apart(band_of(plan, call) + 2 * halo_of(plan, call));
 }
 
 int64_t planes_bytes(const tfp_plan& plan, const tfp_call& call) {

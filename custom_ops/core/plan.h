@@ -8,7 +8,8 @@
 
 #include "core/sparse_conv.h"
 
-#define TFP_MOST_TAPS 121 /* of an 11 x 11 kernel */
+#define TFP_MOST_KERNEL 11 /* of a side */
+#define TFP_MOST_TAPS (TFP_MOST_KERNEL * TFP_MOST_KERNEL)
 
 /* Rows of a block that have equally many entries: the inner loop's length is known. A row is an
    output channel, or as many neighbours as plan.together; an entry then has a weight for each. */
