@@ -12,12 +12,9 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,10 +22,22 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from engines import (
+    DeepSparse,
+    Run,
+    by_turns,
+    compare,
+    exported,
+    keep_to,
+    litert,
+    onnxruntime,
+    timed,
+)
+
 SHORT, LONG = 2, 10
 LAYERS = ("16x32", "64x8", "64x56", "128x28", "256x14", "512x7")
 SPARSITIES = (0.8, 0.9, 0.95, 0.98)
-Run = Callable[[Any], Any]
 
 
 def masks(rng: Any, structure: str, shape: tuple[int, ...], density: float) -> Any:
@@ -93,12 +102,9 @@ def dense(chain: list[Any]) -> Run:
     return lambda x: call(tf.constant(x)).numpy()
 
 
-def litert(chain: list[Any], size: int, threads: int) -> Run:
-    """LiteRT with XNNPACK on the dense kernels."""
+def network(chain: list[Any], size: int) -> Any:
+    """The chain of dense kernels as a Keras model."""
     import keras
-
-    import tfprune
-    from tfprune.export.runtime import Runner
 
     inputs = keras.Input((size, size, chain[0].spec.in_channels))
     x = inputs
@@ -106,126 +112,15 @@ def litert(chain: list[Any], size: int, threads: int) -> Run:
         layer = keras.layers.Conv2D(one.spec.out_channels, 3, padding="same", activation="relu")
         x = layer(x)
         layer.set_weights([one.kernel(), one.bias])
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "chain.tflite"
-        tfprune.export_tflite(keras.Model(inputs, x), path)
-        runner = Runner(path.read_bytes(), threads=threads)
-    (name,) = runner.inputs
-    return lambda x: next(iter(runner({name: x}).values()))
+    return keras.Model(inputs, x)
 
 
-def onnx_model(chain: list[Any], size: int) -> bytes:
-    """The chain of dense kernels as an ONNX file."""
-    import onnx as library
-    from onnx import helper, numpy_helper
-
-    nodes, tensors = [], []
-    for i, one in enumerate(chain):
-        kernel = one.kernel().transpose(3, 2, 0, 1).copy()
-        tensors += [
-            numpy_helper.from_array(v, f"{n}{i}") for n, v in (("k", kernel), ("b", one.bias))
-        ]
-        pads = {"pads": [1, 1, 1, 1], "kernel_shape": [3, 3]}
-        nodes.append(helper.make_node("Conv", [f"x{i}", f"k{i}", f"b{i}"], [f"c{i}"], **pads))
-        nodes.append(helper.make_node("Relu", [f"c{i}"], [f"x{i + 1}"]))
-    shape = [1, chain[0].spec.in_channels, size, size]
-    kind = library.TensorProto.FLOAT
-    ends = [helper.make_tensor_value_info(n, kind, shape) for n in ("x0", f"x{len(chain)}")]
-    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], tensors)
-    opset = [helper.make_opsetid("", 13)]
-    return helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
-
-
-def onnx(chain: list[Any], size: int, threads: int) -> Run:
-    """ONNX Runtime on the dense kernels, in its own layout."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(
-        onnx_model(chain, size), options, providers=["CPUExecutionProvider"]
-    )
-
-    def run(x: Any) -> Any:
-        (y,) = session.run(None, {"x0": x.transpose(0, 3, 1, 2).copy()})
-        return y.transpose(0, 2, 3, 1)
-
-    return run
-
-
-class DeepSparse:
-    """DeepSparse, in a process and an environment of its own (`deepsparse_worker.py`)."""
-
-    def __init__(self, python: str, threads: int) -> None:
-        worker = Path(__file__).resolve().with_name("deepsparse_worker.py")
-        self.process = subprocess.Popen(
-            [python, str(worker)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.folder, self.threads = tempfile.TemporaryDirectory(), threads
-
-    def ask(self, **question: Any) -> dict[str, Any]:
-        """One line there, one back."""
-        assert self.process.stdin and self.process.stdout
-        print(json.dumps(question), file=self.process.stdin, flush=True)
-        return json.loads(self.process.stdout.readline())
-
-    def answer(self, number: int, x: Any) -> Any:
-        """What a net that is loaded over there makes of `x`, which is NHWC here."""
-        import numpy as np
-
-        x_file, y_file = (str(Path(self.folder.name) / name) for name in ("x.npy", "y.npy"))
-        np.save(x_file, x.transpose(0, 3, 1, 2))
-        self.ask(check=number, x=x_file, y=y_file)
-        return np.load(y_file)
-
-    def timed(self, chain: list[Any], size: int, x: Any, clock: str) -> Callable[[], float]:
-        """Seconds of a run, measured over there; the outputs are checked first."""
-        import numpy as np
-
-        folder = Path(self.folder.name)
-        (folder / "chain.onnx").write_bytes(onnx_model(chain, size))
-        number = self.ask(load=str(folder / "chain.onnx"), threads=self.threads)["number"]
-        found = self.answer(number, x).transpose(0, 2, 3, 1)
-        expected = dense(chain)(x)
-        assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
-        return lambda: self.ask(run=number)[clock]
-
-
-def keep_to(threads: int) -> None:
-    """Every engine to so many threads; before TensorFlow is imported."""
-    for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
-        os.environ[name] = str(threads)
-    os.environ["TF_NUM_INTEROP_THREADS"] = "1"
-
-
-def timed(run: Run, x: Any, threads: int) -> Callable[[], float]:
-    """Seconds of a run: of CPU time with one thread, which other work hardly disturbs."""
-    clock = time.process_time if threads == 1 else time.perf_counter
-
-    def seconds() -> float:
-        start = clock()
-        run(x)
-        return clock() - start
-
-    return seconds
-
-
-def by_turns(runs: dict[Any, Callable[[], float]], rounds: int) -> dict[Any, list[float]]:
-    """Seconds of each run in every round, after three rounds to warm up."""
-    times: dict[Any, list[float]] = {key: [] for key in runs}
-    for number in range(rounds + 3):
-        for key, seconds in runs.items():
-            passed = seconds()
-            if number >= 3:
-                times[key].append(passed)
-    return times
-
-
-def engines(chain: list[Any], size: int, options: argparse.Namespace) -> dict[str, Run]:
-    """Name -> run, of the dense engines that are installed."""
-    found = {"TensorFlow": dense(chain), "LiteRT": litert(chain, size, options.threads)}
+def dense_engines(chain: list[Any], size: int, threads: int) -> dict[str, Run]:
+    """Name -> run, of those that are installed."""
+    model = network(chain, size)
+    found = {"TensorFlow": dense(chain), "LiteRT": litert(exported(model), threads)}
     if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
-        found["ONNX Runtime"] = onnx(chain, size, options.threads)
+        found["ONNX Runtime"] = onnxruntime(model, threads)
     return found
 
 
@@ -241,17 +136,18 @@ def measure(
 
     runs: dict[tuple[str, int], Callable[[], float]] = {}
     for length in (SHORT, LONG):
-        for name, run in engines(chains[SPARSITIES[0]][:length], size, options).items():
+        first = chains[SPARSITIES[0]][:length]
+        for name, run in dense_engines(first, size, options.threads).items():
+            compare(name, run(x), dense(first)(x), 1e-4)
             runs[name, length] = timed(run, x, options.threads)
         for sparsity, chain in chains.items():
-            ours, twin = sparse(chain[:length]), dense(chain[:length])
-            expected = twin(x)
-            assert np.abs(ours(x) - expected).max() <= 1e-4 * np.abs(expected).max()
-            runs[f"{sparsity:.0%}", length] = timed(ours, x, options.threads)
+            ours, name = sparse(chain[:length]), f"{sparsity:.0%}"
+            compare(name, ours(x), dense(chain[:length])(x), 1e-4)
+            runs[name, length] = timed(ours, x, options.threads)
             if other:
                 spatial = weights(rng, channels, sparsity, options.structure, "spatial")
-                name, kind = f"DeepSparse {sparsity:.0%}", "cpu" if options.threads == 1 else "wall"
-                runs[name, length] = other.timed(spatial[:length], size, x, kind)
+                model = network(spatial[:length], size)
+                runs[f"DeepSparse {sparsity:.0%}", length] = other.timed(model, x)
     times = by_turns(runs, options.rounds)
     names = dict.fromkeys(name for name, _ in runs)
     return {
@@ -277,11 +173,13 @@ def main(arguments: list[str] | None = None) -> None:
     add("--deepsparse", metavar="PYTHON", help="one that has deepsparse 1.8, as another engine")
     options = parser.parse_args(arguments)
     keep_to(options.threads)
+    import tensorflow as tf
     from papers import hardware
     from tqdm import tqdm
 
     from tfprune import ops
 
+    tf.get_logger().setLevel("ERROR")  # else warnings, as each chain is traced
     other = DeepSparse(options.deepsparse, options.threads) if options.deepsparse else None
     rows = {}
     for layer in tqdm(options.layers):

@@ -1,6 +1,6 @@
-"""DeepSparse for conv_speed.py, in an environment of its own, since it needs other packages' past.
+"""DeepSparse for speed benchmarks, in an environment of its own: it needs other packages' past.
 
-Run by `conv_speed.py --deepsparse PYTHON`; talks in lines of JSON over its standard streams:
+Run by `engines.py` for `--deepsparse PYTHON`; talks in lines of JSON over its standard streams:
 {"load": path, "threads": n} compiles an ONNX file and answers {"number": k}; {"run": k} answers
 {"cpu": seconds, "wall": seconds}; {"check": k, "x": path, "y": path} writes what input x gives.
 """

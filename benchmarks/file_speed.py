@@ -93,7 +93,7 @@ def _time(folder: Path, rounds: int, delegate: bool) -> int:
     """CPU milliseconds at batch 1 on one thread, files taking turns."""
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter
-    from conv_speed import by_turns, timed
+    from engines import by_turns, timed
 
     runs: dict[str, Callable[[], float]] = {}
     for name in FILES:

@@ -1,4 +1,4 @@
-"""Image nets in ONNX, for the engines that read it: layers that `whole_nets.py` meets, no others.
+"""Image nets in ONNX, for the engines that read it: layers that the benchmarks meet, no others.
 
 A converter that goes through TensorFlow's graphs needs more than 16 GiB for VGG-16.
 """

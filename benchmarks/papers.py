@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by itself where there is no AVX-512
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 COUNTS = ("compression", "compression_weights", "compression_with_indices")

@@ -15,36 +15,20 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import keras
-import nets
-import numpy as np
-import tensorflow as tf
-from papers import hardware
-from tqdm import trange
-
-import tfprune
-from tfprune.export.runtime import Runner
-
-Run = Callable[[], object]
+from engines import Run, by_turns, keep_to, litert, timed
 
 
-def tensorflow_call(model: keras.Model, x: np.ndarray) -> Run:
-    """A compiled call on one batch."""
+def tensorflow_call(model: Any) -> Run:
+    """A compiled call on a batch."""
+    import tensorflow as tf
+
     call = tf.function(lambda inputs: model(inputs, training=False))
-    inputs = tf.constant(x)
-    return lambda: call(inputs)
-
-
-def litert_call(path: Path, x: np.ndarray) -> Run:
-    """LiteRT with one thread."""
-    runner = Runner(path.read_bytes())
-    inputs = dict.fromkeys(runner.inputs, x)
-    return lambda: runner(inputs)
+    return lambda x: call(tf.constant(x))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -54,12 +38,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=50)
     options = parser.parse_args(arguments)
+    keep_to(1)
+    import nets
+    import numpy as np
+    from papers import hardware
+
+    import tfprune
+
     pruned = nets.load_pruned(options.model)
     models = {"stripped": tfprune.strip(pruned), "shrunk": tfprune.strip(pruned, shrink=True)}
     models = {name: nets.in_float32(model) for name, model in models.items()}
     rng = np.random.default_rng(0)
     x = rng.normal(size=(options.batch, *pruned.input_shape[1:])).astype("float32")
-    runs: dict[tuple[str, str], Run] = {}
+    runs: dict[tuple[str, str], Callable[[], float]] = {}
     sizes: dict[str, tuple[int, int]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, model in models.items():
@@ -67,16 +58,11 @@ def main(arguments: list[str] | None = None) -> None:
             tfprune.export_tflite(model, path)
             model.save(Path(folder) / f"{name}.keras")
             sizes[name] = (path.stat().st_size, (Path(folder) / f"{name}.keras").stat().st_size)
-            runs["TensorFlow, one", name] = tensorflow_call(model, x[:1])
-            runs[f"TensorFlow, {options.batch}", name] = tensorflow_call(model, x)
-            runs["LiteRT, one", name] = litert_call(path, x[:1])
-        found: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
-        for number in trange(options.rounds + 5):
-            for key, run in runs.items():
-                before = time.process_time()
-                run()
-                if number >= 5:
-                    found[key].append(time.process_time() - before)
+            call, lite = tensorflow_call(model), litert(path.read_bytes(), threads=1)
+            runs["TensorFlow, one", name] = timed(call, x[:1], 1)
+            runs[f"TensorFlow, {options.batch}", name] = timed(call, x, 1)
+            runs["LiteRT, one", name] = timed(lite, x[:1], 1)
+    found = by_turns(runs, options.rounds)
     print(f"{options.model}, {hardware()}, {time.strftime('%Y-%m-%d')}, one thread, CPU medians")
     print("| | stripped | shrunk | ratio |\n|---|---|---|---|")
     counts = [model.count_params() for model in models.values()]

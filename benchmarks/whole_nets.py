@@ -16,7 +16,6 @@ import importlib.util
 import os
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,17 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from conv_speed import DeepSparse, by_turns, keep_to, timed
+from engines import (
+    DeepSparse,
+    by_turns,
+    compare,
+    exported,
+    frozen,
+    keep_to,
+    litert,
+    onnxruntime,
+    timed,
+)
 
 NETS = ("resnet20", "vgg16-32", "vgg16", "resnet50")
 
@@ -65,68 +74,9 @@ def with_zeros(model: Any, sparsity: float, dct: bool) -> Any:
     return model
 
 
-def graph_of(model: Any) -> Any:
-    """The model as a function of constants, of one example."""
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import (
-        convert_variables_to_constants_v2,
-    )
-
-    spec = tf.TensorSpec((1, *model.inputs[0].shape[1:]), tf.float32, name="x")
-    traced = tf.function(lambda x: model(x, training=False)).get_concrete_function(spec)
-    return convert_variables_to_constants_v2(traced)
-
-
-def frozen(model: Any) -> Callable[[Any], Any]:
-    """TensorFlow on a graph of constants."""
-    import tensorflow as tf
-
-    graph = graph_of(model)
-    return lambda x: graph(tf.constant(x))[0].numpy()
-
-
-def exported(model: Any, target: str) -> bytes:
-    """The model as a .tflite file."""
-    import tfprune
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "net.tflite"
-        tfprune.export_tflite(model, path, target)
-        return path.read_bytes()
-
-
-def litert(file: bytes, threads: int, delegate: bool = False) -> Callable[[Any], Any]:
-    """LiteRT with XNNPACK, and with our delegate in front of it."""
-    from tfprune.export.runtime import Runner
-
-    runner = Runner(file, threads=threads, delegate=delegate)
-    (name,) = runner.inputs
-    return lambda x: next(iter(runner({name: x}).values()))
-
-
-def onnxruntime(path: Path, threads: int) -> Callable[[Any], Any]:
-    """ONNX Runtime on a file."""
-    import onnxruntime as library
-
-    options = library.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = library.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    (given,) = session.get_inputs()
-    return lambda x: session.run(None, {given.name: x.transpose(0, 3, 1, 2).copy()})[0]
-
-
-def compare(engine: str, found: Any, expected: Any) -> None:
-    """Stop where an engine computes something else."""
-    import numpy as np
-
-    error = np.abs(found - expected).max() / np.abs(expected).max()
-    assert error < 1e-3, (engine, error)
-
-
 def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
     """Milliseconds of each engine."""
     import numpy as np
-    import onnx_nets
 
     import tfprune
 
@@ -145,23 +95,17 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
     smallest = exported(model, "smallest")
     runs = {
         "TensorFlow": frozen(model),
-        "LiteRT": litert(exported(model, "dense"), options.threads),
+        "LiteRT": litert(exported(model), options.threads),
         "LiteRT, smallest": litert(smallest, options.threads),
         "LiteRT, delegate": litert(smallest, options.threads, delegate=True),
         "tfprune": frozen(fast),
     }
     turns: dict[str, Callable[[], float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        if importlib.util.find_spec("onnxruntime"):
-            path = onnx_nets.save(model, Path(folder) / "net.onnx")
-            runs["ONNX Runtime"] = onnxruntime(path, options.threads)
-        if options.deepsparse and spatial is not None:
-            worker = DeepSparse(options.deepsparse, options.threads)
-            path = onnx_nets.save(spatial, Path(folder) / "spatial.onnx")
-            number = worker.ask(load=str(path), threads=options.threads)["number"]
-            compare("DeepSparse", worker.answer(number, x), spatial.predict(x, verbose=0))
-            kind = "cpu" if options.threads == 1 else "wall"
-            turns["DeepSparse"] = lambda: worker.ask(run=number)[kind]
+    if importlib.util.find_spec("onnxruntime"):
+        runs["ONNX Runtime"] = onnxruntime(model, options.threads)
+    if options.deepsparse and spatial is not None:
+        worker = DeepSparse(options.deepsparse, options.threads)
+        turns["DeepSparse"] = worker.timed(spatial, x)
     del spatial
     expected = runs["TensorFlow"](x)
     for engine, run in runs.items():
