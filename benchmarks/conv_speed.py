@@ -4,8 +4,9 @@
 
 Each engine runs a chain of different layers (3x3, same padding, bias, ReLU, constant weights) in
 one graph; the time of a layer is the slope between a short and a long chain, so that what a call
-costs drops out. All engines take turns in one process; with one thread the clock is CPU time, which
-other work on the machine hardly disturbs. Outputs are checked against TensorFlow's dense kernels.
+costs drops out. All engines take turns in one process, two runs each, of which the second counts;
+with one thread the clock is CPU time, which other work on the machine hardly disturbs. Outputs are
+checked against TensorFlow's dense kernels.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from keras import layers
 
 
 def save(model: Any, path: Path) -> Path:
-    """The model in ONNX, float32; its input "x" is [1, channels, height, width]."""
+    """The model in ONNX, float32; maps are [1, channels, height, width], "x" is the input."""
     import onnx
     from onnx import helper
 
@@ -29,7 +29,7 @@ def save(model: Any, path: Path) -> Path:
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
         for name, shape in (
             ("x", [1, given.shape[-1], *given.shape[1:-1]]),
-            (names[id(made)], [1, *made.shape[1:]]),
+            (names[id(made)], [1, made.shape[-1], *made.shape[1:-1]]),
         )
     ]
     body = helper.make_graph(writer.nodes, model.name, ends[:1], ends[1:], writer.constants)
