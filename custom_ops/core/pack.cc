@@ -40,7 +40,8 @@ void choose_tile(const tfp_conv& c, int64_t count, int64_t pixels, int lanes, tf
   const double cells = static_cast<double>(c.out_channels) * channels * taps;
   const double density = count / std::max(cells, 1.0);
   const int64_t panel = 1024 * (density > 0.15 ? 36 : density > 0.07 ? 54 : 72);
-  int64_t vectors = plan->together == 4 ? (lanes > 8 ? 4 : 2) : channels <= 64 ? 8 : channels >= 256 && density < 0.15 ? 2 : 4;
+  int64_t vectors = channels <= 64 || lanes <= 8 ? 8 : channels >= 256 && density < 0.15 ? 2 : 4;
+  if (plan->together == 4) vectors = lanes > 8 ? 4 : 2;
   if (pixels > 0) {
     const int64_t all = (pixels + lanes - 1) / lanes;
     while (vectors > 1 && all <= vectors / 2) vectors /= 2;

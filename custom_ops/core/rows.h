@@ -21,7 +21,7 @@ TFPRUNE_INLINE void entry(const char* panel, uint64_t offsets, int shift, Lanes:
 template <int P, int Tail>
 void rows_of(const tfp_plan& plan, const tfp_block& block, int n, int count, const int32_t* row,
              const uint16_t* offset, const float* weight, const Scratch& s, int shift) {
-  constexpr int kSets = P >= 8 ? 1 : P == 4 ? 2 : 4;
+  constexpr int kSets = P >= 8 ? 1 : P == 4 || 4 * P + 3 > Lanes::kRegisters ? 2 : 4;
   const int64_t pitch = int64_t{plan.vectors} * L;
   const int64_t group_rows = plan.conv.out_channels / plan.conv.groups;
   const float* bias = plan.bias + block.group * group_rows;
