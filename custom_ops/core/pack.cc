@@ -184,15 +184,35 @@ bool is_whole(const Packed& packed) {
   return true;
 }
 
-// Spatial kernels by input channel.
-void fill_whole(Packed* packed) {
-  const tfp_conv& c = packed->plan.conv;
+// Entries of whole kernels to those of their spatial twins, as many and in the same places.
+void to_spatial(Packed* packed) {
+  tfp_conv& c = packed->plan.conv;
   const int64_t kh = c.kernel_h, kw = c.kernel_w, taps = kh * kw;
-  const int64_t rows = c.out_channels / c.groups, inputs = c.in_channels / c.groups;
   std::vector<float> vertical, horizontal;
   std::vector<double> scale_h, scale_w;
   basis_rows(kh, c.basis == TFP_DCT, &vertical, &scale_h);
   basis_rows(kw, c.basis == TFP_DCT, &horizontal, &scale_w);
+  std::vector<float> spatial(static_cast<size_t>(taps));
+  for (size_t e = 0; e < packed->value.size(); e += static_cast<size_t>(taps)) {
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      double sum = 0;
+      for (int64_t f = 0; f < taps; ++f) {
+        const int64_t u = f / kw, v = f % kw;
+        sum += packed->value[e + f] * scale_h[u] * vertical[u * kh + tap / kw] * scale_w[v] *
+               horizontal[v * kw + tap % kw];
+      }
+      spatial[tap] = static_cast<float>(sum);
+    }
+    std::copy(spatial.begin(), spatial.end(), packed->value.begin() + e);
+  }
+  c.basis = TFP_SPATIAL;
+}
+
+// Whole kernels by input channel.
+void fill_whole(Packed* packed) {
+  const tfp_conv& c = packed->plan.conv;
+  const int64_t taps = c.kernel_h * c.kernel_w;
+  const int64_t rows = c.out_channels / c.groups, inputs = c.in_channels / c.groups;
   std::vector<int64_t>& start = packed->kernel_start;
   start.assign(static_cast<size_t>(c.in_channels + 1), 0);
   const auto channel_of = [&](int64_t k, int64_t e) {
@@ -209,15 +229,7 @@ void fill_whole(Packed* packed) {
     for (int64_t e = packed->split[k]; e < packed->split[k + 1]; e += taps) {
       const int64_t place = next[channel_of(k, e)]++;
       packed->kernel_row[place] = static_cast<int32_t>(k % rows);
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        double sum = 0;
-        for (int64_t f = 0; f < taps; ++f) {
-          const int64_t u = f / kw, v = f % kw;
-          sum += packed->value[e + f] * scale_h[u] * vertical[u * kh + tap / kw] * scale_w[v] *
-                 horizontal[v * kw + tap % kw];
-        }
-        packed->kernel_weight[place * taps + tap] = static_cast<float>(sum);
-      }
+      std::copy_n(packed->value.begin() + e, taps, packed->kernel_weight.begin() + place * taps);
     }
   }
 }
@@ -233,7 +245,6 @@ void fill(Packed* packed) {
   filler.next.resize(rows);
   filler.taken.resize(rows);
   for (int64_t g = 0; g < c.groups; ++g) filler.group(g);
-  if (is_whole(*packed)) fill_whole(packed);
   packed->point();
 }
 
@@ -282,6 +293,10 @@ extern "C" tfp_status tfp_pack(const tfp_conv* conv, const float* values, int64_
     made->split.assign(row_splits, row_splits + row_split_count);
     made->bias.assign(static_cast<size_t>(conv->out_channels), 0.0f);
     if (bias != nullptr) std::copy(bias, bias + bias_count, made->bias.begin());
+    if (tfprune::is_whole(*made)) {
+      tfprune::to_spatial(made.get());
+      tfprune::fill_whole(made.get());
+    }
     made->plan.together = tfprune::in_fours(*made) ? 4 : 1;
     tfprune::choose_tile(*conv, value_count, pixels, made->kernel->lanes, &made->plan);
     tfprune::fill(made.get());
