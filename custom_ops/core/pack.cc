@@ -187,23 +187,26 @@ bool is_whole(const Packed& packed) {
 // Entries of whole kernels to those of their spatial twins, as many and in the same places.
 void to_spatial(Packed* packed) {
   tfp_conv& c = packed->plan.conv;
+  if (c.basis == TFP_SPATIAL) return;
   const int64_t kh = c.kernel_h, kw = c.kernel_w, taps = kh * kw;
   std::vector<float> vertical, horizontal;
   std::vector<double> scale_h, scale_w;
-  basis_rows(kh, c.basis == TFP_DCT, &vertical, &scale_h);
-  basis_rows(kw, c.basis == TFP_DCT, &horizontal, &scale_w);
-  std::vector<float> spatial(static_cast<size_t>(taps));
+  basis_rows(kh, true, &vertical, &scale_h);
+  basis_rows(kw, true, &horizontal, &scale_w);
+  std::vector<double> wave(static_cast<size_t>(taps * taps));  // [frequency][tap]
+  for (int64_t u = 0; u < kh; ++u)
+    for (int64_t v = 0; v < kw; ++v)
+      for (int64_t tap = 0; tap < taps; ++tap)
+        wave[(u * kw + v) * taps + tap] = scale_h[u] * vertical[u * kh + tap / kw] * scale_w[v] *
+                                          horizontal[v * kw + tap % kw];
+  std::vector<double> spatial(static_cast<size_t>(taps));
   for (size_t e = 0; e < packed->value.size(); e += static_cast<size_t>(taps)) {
-    for (int64_t tap = 0; tap < taps; ++tap) {
-      double sum = 0;
-      for (int64_t f = 0; f < taps; ++f) {
-        const int64_t u = f / kw, v = f % kw;
-        sum += packed->value[e + f] * scale_h[u] * vertical[u * kh + tap / kw] * scale_w[v] *
-               horizontal[v * kw + tap % kw];
-      }
-      spatial[tap] = static_cast<float>(sum);
-    }
-    std::copy(spatial.begin(), spatial.end(), packed->value.begin() + e);
+    std::fill(spatial.begin(), spatial.end(), 0.0);
+    for (int64_t f = 0; f < taps; ++f)
+      for (int64_t tap = 0; tap < taps; ++tap)
+        spatial[tap] += packed->value[e + f] * wave[f * taps + tap];
+    for (int64_t tap = 0; tap < taps; ++tap)
+      packed->value[e + tap] = static_cast<float>(spatial[tap]);
   }
   c.basis = TFP_SPATIAL;
 }
