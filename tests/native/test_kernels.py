@@ -128,18 +128,28 @@ def test_values_that_are_not_finite_stay_where_they_are_read(kernel):
     close(run(tiny, weights), ops.reference_conv2d(tiny, weights))
 
 
-def test_structured_sparsity(kernel):
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ConvSpec(12, 16, **SAME),
+        ConvSpec(24, 32, groups=2, **SAME),
+        ConvSpec(12, 16, (5, 5), padding=(2, 2, 2, 2), basis="dct"),
+        ConvSpec(12, 16, (3, 2), strides=(2, 1), basis="dct"),
+        ConvSpec(12, 16, basis="spatial"),
+    ],
+)
+def test_structured_sparsity(kernel, spec):
     """Whole kernels, whole rows, blocks of output channels, whole frequencies."""
     rng = np.random.default_rng(0)
-    spec = ConvSpec(12, 16, **SAME)
-    dense = rng.normal(size=(3, 3, 12, 16))
+    taps, cin, cout = spec.kernel_size, spec.in_channels // spec.groups, spec.out_channels
+    dense = rng.normal(size=(*taps, cin, cout))
     masks = {
-        "kernels": rng.random((1, 1, 12, 16)) < 0.3,
-        "rows": rng.random((3, 3, 12, 1)) < 0.3,
-        "blocks": np.repeat(rng.random((3, 3, 12, 4)) < 0.3, 4, axis=3),
-        "frequencies": rng.random((3, 3, 1, 1)) < 0.3,
+        "kernels": rng.random((1, 1, cin, cout)) < 0.3,
+        "rows": rng.random((*taps, cin, 1)) < 0.3,
+        "blocks": np.repeat(rng.random((*taps, cin, cout // 4)) < 0.3, 4, axis=3),
+        "frequencies": rng.random((*taps, 1, 1)) < 0.3,
     }
-    x = rng.normal(size=(1, 10, 10, 12)).astype("float32")
+    x = rng.normal(size=(2, 10, 11, spec.in_channels)).astype("float32")
     for mask in masks.values():
         weights = ops.SparseWeights.from_dense(dense * mask, spec)
         close(run(x, weights), slow(x, weights))
