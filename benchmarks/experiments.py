@@ -406,7 +406,7 @@ EXPERIMENTS = {
             net=nets.vgg_quarter,
             method=_synaptic(lam=1e-4, target_sparsity=0.9),
             schedule=_ROUNDS,
-            offsets=(-math.inf, -1.0, 0.0, 1.0),
+            offsets=(-math.inf, 0.0, 1.0),
             paper={},
             dense=_QUARTER_DENSE,
             pruning=dataclasses.replace(_QUARTER_DENSE, steps=3000, rate=0.05, warmup=200),
