@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by itself where there is no AVX-512
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 COUNTS = ("compression", "compression_weights", "compression_with_indices")
@@ -177,4 +176,5 @@ def _write(out: Path, experiment: Any, report: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by itself where there is no AVX-512
     sys.exit(main())
