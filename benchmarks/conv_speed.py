@@ -137,9 +137,10 @@ def measure(
 
     runs: dict[tuple[str, int], Callable[[], float]] = {}
     for length in (SHORT, LONG):
-        first = chains[SPARSITIES[0]][:length]
-        for name, run in dense_engines(first, size, options.threads).items():
-            compare(name, run(x), dense(first)(x), 1e-4)
+        found = dense_engines(chains[SPARSITIES[0]][:length], size, options.threads)
+        expected = found["TensorFlow"](x)
+        for name, run in found.items():
+            compare(name, run(x), expected, 1e-4)
             runs[name, length] = timed(run, x, options.threads)
         for sparsity, chain in chains.items():
             ours, name = sparse(chain[:length]), f"{sparsity:.0%}"
@@ -148,7 +149,7 @@ def measure(
             if other:
                 spatial = weights(rng, channels, sparsity, options.structure, "spatial")
                 model = network(spatial[:length], size)
-                runs[f"DeepSparse {sparsity:.0%}", length] = other.timed(model, x)
+                runs[f"DeepSparse {sparsity:.0%}", length] = other.timed(model, x, 1e-4)
     times = by_turns(runs, options.rounds)
     names = dict.fromkeys(name for name, _ in runs)
     return {

@@ -53,7 +53,7 @@ int64_t whole_tiles(const tfp_plan& plan, const tfp_call& call, int64_t fits, in
 // Planes that share cache sets are slow.
 int64_t apart(int64_t length) { return length * 4 % 4096 == 0 ? length + L : length; }
 
-// Its planes should stay in the L2 cache.
+// Of a band whose planes should stay in the L2 cache.
 int64_t band_of(const tfp_plan& plan, const tfp_call& call) {
   const int64_t halo = halo_of(plan, call);
   return whole_tiles(plan, call, kBandBytes / 4 / plan.conv.in_channels - 2 * halo, halo);
