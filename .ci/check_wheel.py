@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 import tfprune
-from tfprune import ops
+from tfprune.ops import library
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
         plain.predict(x, verbose=0), pruned.predict(x, verbose=0), rtol=1e-5, atol=1e-6
     )
     if shutil.which("c++"):
-        assert ops.available(), "there is a compiler, but the wheel has no native kernels"
+        assert library.available(), "there is a compiler, but the wheel has no native kernels"
         fast = tfprune.compact(pruned, choose="always")
         np.testing.assert_allclose(
             fast.predict(x, verbose=0), pruned.predict(x, verbose=0), rtol=1e-5, atol=1e-6

@@ -75,14 +75,14 @@ def sparse(chain: list[Any]) -> Run:
     import numpy as np
     import tensorflow as tf
 
-    from tfprune import ops
+    from tfprune.ops import conv
 
     packed = [tf.constant(np.frombuffer(one.to_bytes(), np.uint8)) for one in chain]
 
     @tf.function
     def call(x: Any) -> Any:
         for one, data in zip(chain, packed, strict=True):
-            x = ops.packed_conv2d(x, data, one.spec)
+            x = conv.packed_conv2d(x, data, one.spec)
         return x
 
     return lambda x: call(tf.constant(x)).numpy()
@@ -179,7 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
     from papers import hardware
     from tqdm import tqdm
 
-    from tfprune import ops
+    from tfprune.ops import library
 
     tf.get_logger().setLevel("ERROR")  # else warnings, as each chain is traced
     other = DeepSparse(options.deepsparse, options.threads) if options.deepsparse else None
@@ -187,7 +187,7 @@ def main(arguments: list[str] | None = None) -> None:
     for layer in tqdm(options.layers):
         channels, size = map(int, layer.split("x"))
         rows[layer] = measure(channels, size, options, other)
-    print(f"{hardware()}, kernel '{ops.kernels()[0]}', {time.strftime('%Y-%m-%d')}")
+    print(f"{hardware()}, kernel '{library.kernels()[0]}', {time.strftime('%Y-%m-%d')}")
     print(
         f"{options.threads} thread(s), {options.structure}, {options.basis}, batch 1; microseconds,"
     )

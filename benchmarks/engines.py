@@ -89,7 +89,7 @@ def exported(model: Any, target: str = "dense") -> bytes:
 
 def litert(file: bytes, threads: int, delegate: bool = False) -> Run:
     """LiteRT with XNNPACK, and with our delegate in front of it."""
-    from tfprune.export.runtime import Runner
+    from tfprune.export.verify.runtime import Runner
 
     runner = Runner(file, threads=threads, delegate=delegate)
     (name,) = runner.inputs

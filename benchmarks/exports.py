@@ -45,7 +45,7 @@ def main() -> int:
     import nets
     import tensorflow as tf
 
-    from tfprune.data import load_data
+    from tfprune.shell.data import load_data
 
     data = load_data(options.dataset, options.data_dir)
     x, y = (part[: options.limit] for part in data.test)

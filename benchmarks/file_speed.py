@@ -64,7 +64,7 @@ def _net(width: int, density: float, blocks: bool) -> Any:
     import keras
     import numpy as np
 
-    from tfprune.transforms import dct_matrix
+    from tfprune.maths.transforms import dct_matrix
 
     layers = keras.layers
     inputs = keras.Input((32, 32, 3))

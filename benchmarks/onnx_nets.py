@@ -17,7 +17,7 @@ def save(model: Any, path: Path) -> Path:
     import onnx
     from onnx import helper
 
-    from tfprune.training import graphs
+    from tfprune.graph import graphs
 
     ((graph, calls),) = graphs.graphs(model)
     (given,), (made,) = graph.inputs, graph.outputs

@@ -18,9 +18,9 @@ from experiments import Experiment, Training
 from text import load_text
 
 import tfprune
-from tfprune.data import load_data
-from tfprune.measure import measure
 from tfprune.report import report
+from tfprune.report.measure import measure
+from tfprune.shell.data import load_data
 
 EPOCH = 1000  # steps between backups
 LAST = 4  # epochs of a thousand steps after which the error is measured
@@ -101,7 +101,7 @@ def validation(
 
 def prunes_connections(model: keras.Model) -> bool:
     """Whether synaptic strength prunes it: with others a connection is gone by chance."""
-    found = [layer.prune_state.method for _, layer in tfprune.training.pruned_layers(model)]
+    found = [layer.prune_state.method for _, layer in tfprune.pruned.layers.pruned_layers(model)]
     return any(isinstance(method, tfprune.SynapticStrength) for method in found)
 
 

@@ -24,7 +24,8 @@ from papers import hardware
 from tqdm import trange
 
 import tfprune
-from tfprune.training import pruned_layers, sensitivity
+from tfprune.pruned.layers import pruned_layers
+from tfprune.training.sensitivity import serve
 
 VARIANTS = {
     "unspecific, all 10 outputs": {"classes": None},
@@ -50,7 +51,7 @@ def steps(batch: int) -> dict[str, Callable[[], object]]:
     runs: dict[str, Callable[[], object]] = {"plain": lambda: dense.train_on_batch(x, y)}
     for name, settings in VARIANTS.items():
         model = compiled(tfprune.prune(dense, tfprune.SensitivityDriven(**settings)))
-        sensitivity.serve(model, [layer.prune_state for _, layer in pruned_layers(model)])
+        serve.serve(model, [layer.prune_state for _, layer in pruned_layers(model)])
         runs[name] = lambda model=model: model.train_on_batch(x, y)
     return runs
 

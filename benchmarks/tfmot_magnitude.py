@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     import seeds
     from experiments import EXPERIMENTS
 
-    from tfprune.measure import measure
+    from tfprune.report.measure import measure
 
     experiment = EXPERIMENTS["magnitude-resnet20"]
     data, test = seeds.load(experiment, options.data_dir, validate=False)

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 import tfprune
-from tfprune.data import load_data
+from tfprune.shell.data import load_data
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--steps", type=int, default=500)

@@ -5,7 +5,7 @@ import argparse
 import keras
 
 import tfprune
-from tfprune.data import load_data
+from tfprune.shell.data import load_data
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--steps", type=int, default=600)

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 import tfprune
-from tfprune.data import load_data
+from tfprune.shell.data import load_data
 
 
 @tfprune.register

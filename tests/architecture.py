@@ -11,44 +11,51 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 MOST_LINES = 350
+MOST_FILES = 14  # of a folder, `__init__.py` among them
+MOST_ROOT_FILES = 10
 
 # Room (a folder or a root file of tfprune/) -> the rooms that it may import; always itself as well.
-# Arrows point from hosts to maths, never back.
-MATHS = frozenset(
-    {
-        *("_version", "checks", "masks", "method", "schedules", "transforms"),
-        *("banded", "bands", "dct_macs", "groups", "signals", "sparse_weights", "thresholds"),
-    }
-)
-HOSTS = MATHS | {"compat", "ops", "training"}
+# Arrows point from what people call to maths, never back.
+MATHS = frozenset({"maths"})
+METHOD = MATHS | {"method", "schedules", "signals"}
+PRUNED = METHOD | {"graph", "compat"}
+INFERENCE = PRUNED | {"pruned", "ops"}
 ANY = None
 ROOMS: dict[str, frozenset[str] | None] = {
-    **dict.fromkeys(MATHS, MATHS),
+    "_version": frozenset(),
+    "files": frozenset(),
+    "maths": frozenset(),
     "schedules": MATHS | {"compat"},
-    "methods": MATHS,
+    "signals": MATHS,
+    "method": METHOD,
+    "methods": METHOD,
     "compat": MATHS,
-    "ops": MATHS | {"compat"},
-    "training": HOSTS | {"macs"},
-    "layers": HOSTS,
-    "macs": HOSTS,
-    "measure": HOSTS | {"macs"},
-    "export": HOSTS | {"macs", "measure"},
-    "report": HOSTS | {"macs", "measure", "export"},
-    "data": frozenset(),
-    "workflow": ANY,
-    "bench": ANY,
-    "demo": ANY,
-    "cli": ANY,
-    "arguments": frozenset(),
+    "graph": MATHS | {"compat"},
+    "pruned": PRUNED,
+    "layers": PRUNED | {"pruned"},
+    "training": PRUNED | {"pruned"},
+    "ops": MATHS,
+    "inference": INFERENCE,
+    "export": INFERENCE | {"inference", "files"},
+    "report": INFERENCE | {"inference", "training", "files"},
+    "shell": ANY,
     "__init__": ANY,
 }
 # Rooms that serve any method and may therefore name none.
-METHOD_BLIND = frozenset(ROOMS) - {"__init__", "methods", "workflow", "demo", "cli"}
+METHOD_BLIND = frozenset(ROOMS) - {"__init__", "methods", "shell"}
 MATHS_LIBRARIES = frozenset({"keras", "numpy", "tfprune"})
 MATHS_KERAS = frozenset({"ops", "saving", "random", "config"})
 LEGACY = ("tensorflow_model_optimization", "tf_keras")
 LOADERS = frozenset({"load_op_library", "load_library", "LoadLibrary", "CDLL", "PyDLL", "cdll"})
 KERAS_BASES = frozenset({"Layer", "Model", "Sequential", "Functional", "Wrapper"})
+# Private attributes and methods of Keras' classes that this project needs.
+KERAS_PRIVATE = frozenset(
+    {
+        *("_flatten_layers", "_layers", "_tracker", "_functional", "_compile_config"),
+        *("_inbound_nodes", "_outbound_nodes", "_keras_history", "_nodes_by_depth"),
+        *("_trainable_variables", "_non_trainable_variables", "_keras_logits", "_iterations"),
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +78,8 @@ class Source:
 
     @property
     def is_maths(self) -> bool:
-        """Whether the file holds maths: a method, or a root file that methods build on."""
-        return self.room in MATHS or self.room == "methods"
+        """Whether the file holds maths: a method, or what methods build on."""
+        return self.room in METHOD | {"methods"}
 
     @cached_property
     def imports(self) -> list[str]:
@@ -100,6 +107,51 @@ class Source:
         return [v for v in values if isinstance(v, str) and re.fullmatch(r"\S+", v)]
 
 
+def module_of(path: str) -> str:
+    """The dotted name of a Python file."""
+    return path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+
+
+def circles(sources: list[Source]) -> list[list[str]]:
+    """Groups of modules that import each other, at the top, inside functions, or for types.
+
+    The strongly connected components of more than one module, by Tarjan's algorithm.
+    """
+    modules = {module_of(source.path) for source in sources}
+    graph = {module_of(s.path): sorted(_targets(s, modules)) for s in sources}
+    number: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(module: str) -> None:
+        number[module] = low[module] = len(number)
+        stack.append(module)
+        for target in graph[module]:
+            if target not in number:
+                visit(target)
+                low[module] = min(low[module], low[target])
+            elif target in stack:
+                low[module] = min(low[module], number[target])
+        if low[module] == number[module]:
+            index = stack.index(module)
+            component, stack[index:] = sorted(stack[index:]), []
+            if len(component) > 1:
+                found.append(component)
+
+    for module in graph:
+        if module not in number:
+            visit(module)
+    return found
+
+
+def _targets(source: Source, modules: set[str]) -> set[str]:
+    """The modules that a file imports, of those given."""
+    own = module_of(source.path)
+    names = {name if name in modules else name.rpartition(".")[0] for name in source.imports}
+    return {name for name in names if name in modules and name != own}
+
+
 def within(name: str, package: str) -> bool:
     """Whether a dotted name is `package` or lies in it."""
     return name == package or name.startswith(package + ".")
@@ -119,11 +171,12 @@ def arrows(source: Source) -> Iterator[str]:
 
 
 def methods_stand_alone(source: Source) -> Iterator[str]:
-    """A method never imports another method."""
+    """A method never imports another method, only what several share, in a file `_name.py`."""
     if source.room == "methods" and not source.path.endswith("__init__.py"):
         own = source.path.removesuffix(".py").replace("/", ".")
         for name in source.imports:
-            if within(name, "tfprune.methods") and not within(name, own):
+            shared = name.startswith("tfprune.methods._")
+            if within(name, "tfprune.methods") and not within(name, own) and not shared:
                 yield f"a method may not import another: {name}"
 
 
@@ -139,9 +192,17 @@ def maths_is_pure(source: Source) -> Iterator[str]:
             yield f"maths uses {name}"
 
 
-def layers_live_in_training(source: Source) -> Iterator[str]:
-    """Only tfprune/training/ subclasses Keras layers and models."""
-    if source.room == "training":
+LAYER_HOMES = (
+    "tfprune/pruned/state.py",
+    "tfprune/pruned/wrappers.py",
+    "tfprune/inference/sparse_layers.py",
+    "tfprune/export/targets/coefficient_layer.py",
+)
+
+
+def layers_live_at_home(source: Source) -> Iterator[str]:
+    """Only the files of LAYER_HOMES subclass Keras layers and models."""
+    if source.path in LAYER_HOMES:
         return
     homes = re.compile(r"\b(layers|models)\.")
     taken = {n.split(".")[-1] for n in source.imports if n.startswith("keras.") and homes.search(n)}
@@ -161,9 +222,12 @@ def legacy_lives_in_compat(source: Source) -> Iterator[str]:
             yield f"names {name!r}"
 
 
-def libraries_load_in_ops(source: Source) -> Iterator[str]:
-    """Only ops/ loads a shared library."""
-    if source.room == "ops":
+LIBRARY_HOMES = ("tfprune/ops/library.py", "tfprune/export/inspect/litert_profiler.py")
+
+
+def libraries_load_at_home(source: Source) -> Iterator[str]:
+    """Only the files of LIBRARY_HOMES load a shared library."""
+    if source.path in LIBRARY_HOMES:
         return
     for name in {*source.imports, *source.dotted}:
         parts = set(name.split("."))
@@ -182,6 +246,17 @@ def hosts_are_blind(source: Source, methods: frozenset[str]) -> Iterator[str]:
     if source.room in METHOD_BLIND:
         used = {part for name in source.dotted for part in name.split(".")} | set(source.strings)
         yield from (f"names the method {name}" for name in sorted(methods & used))
+
+
+def private_names_live_in_keras(source: Source) -> Iterator[str]:
+    """Only graph/_keras.py names what is private to Keras."""
+    if source.path == "tfprune/graph/_keras.py":
+        return
+    yield from (name for name in source.imports if within(name, "keras.src"))
+    for name in source.dotted:
+        for part in name.split(".")[1:]:
+            if part in KERAS_PRIVATE:
+                yield f"uses {name}"
 
 
 def docstrings(source: Source) -> Iterator[str]:

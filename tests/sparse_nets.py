@@ -5,9 +5,9 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from tfprune.export.flat import FlatFile
-from tfprune.export.sparse_file import WEIGHTS_OF
-from tfprune.transforms import dct_matrix
+from tfprune.export.flatbuffer.file import FlatFile
+from tfprune.export.flatbuffer.pack import WEIGHTS_OF
+from tfprune.maths.transforms import dct_matrix
 
 L = keras.layers
 

@@ -7,7 +7,7 @@ import numpy as np
 import oracles
 
 import tfprune
-from tfprune.training import pruned_layers
+from tfprune.pruned.layers import pruned_layers
 
 KINDS = ("conv", "dense")
 PAPER = tfprune.SurgerySchedule(gamma=0.1, power=1.0, begin_step=0, end_step=24, seed=5)

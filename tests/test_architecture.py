@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,10 +19,11 @@ RULES: list[Callable[[Source], Iterator[str]]] = [
     rules.arrows,
     rules.methods_stand_alone,
     rules.maths_is_pure,
-    rules.layers_live_in_training,
+    rules.layers_live_at_home,
     rules.legacy_lives_in_compat,
-    rules.libraries_load_in_ops,
+    rules.libraries_load_at_home,
     rules.keras_is_keras,
+    rules.private_names_live_in_keras,
     rules.docstrings,
 ]
 
@@ -69,6 +71,31 @@ def test_files_stay_short():
     assert {path: n for path, n in lengths.items() if n > rules.MOST_LINES} == {}
 
 
+def test_folders_stay_small():
+    folders = collections.Counter(str(Path(source.path).parent) for source in PACKAGE)
+    assert folders.pop("tfprune") <= rules.MOST_ROOT_FILES
+    assert {name: n for name, n in folders.items() if n > rules.MOST_FILES} == {}
+
+
+def test_lengths_of_files():
+    lengths = sorted(
+        len(s.text.splitlines()) for s in PACKAGE if not s.path.endswith("__init__.py")
+    )
+    assert lengths[len(lengths) // 2] <= 120 and lengths[len(lengths) * 9 // 10] <= 280
+
+
+def test_no_modules_import_each_other():
+    assert rules.circles(PACKAGE) == []
+
+
+def test_circles_are_found():
+    a = Source("tfprune/a.py", "from tfprune.b import x")
+    b = Source("tfprune/b/__init__.py", "def f():\n    from tfprune import c")
+    c = Source("tfprune/c.py", "import tfprune.a")
+    d = Source("tfprune/d.py", "from tfprune import a, c")
+    assert rules.circles([a, b, c, d]) == [["tfprune.a", "tfprune.b", "tfprune.c"]]
+
+
 def test_every_folder_of_the_package_is_a_package():
     folders = {(ROOT / source.path).parent for source in PACKAGE}
     assert [
@@ -81,29 +108,34 @@ BROKEN = [
     (rules.arrows, METHOD, '"""D."""\nfrom tfprune.training import prune'),
     (rules.arrows, METHOD, '"""D."""\ndef f():\n    """D."""\n    from ..export import x'),
     (rules.arrows, HOST, "import tfprune"),
+    (rules.arrows, "tfprune/graph/own.py", "from tfprune.pruned.layers import STATE"),
+    (rules.arrows, "tfprune/pruned/own.py", "from tfprune.training.pruner import Pruner"),
+    (rules.arrows, "tfprune/pruned/own.py", "from tfprune.inference import strip"),
     (rules.arrows, HOST, "from tfprune import report"),
-    (rules.arrows, "tfprune/masks.py", "from tfprune.compat.tfmot import x"),
+    (rules.arrows, "tfprune/maths/masks.py", "from tfprune.compat.tfmot import x"),
     (rules.arrows, "tfprune/cellar.py", ""),
     (rules.methods_stand_alone, METHOD, "from tfprune.methods.magnitude import Magnitude"),
     (rules.methods_stand_alone, METHOD, "from . import magnitude"),
     (rules.maths_is_pure, METHOD, "import tensorflow as tf"),
     (rules.maths_is_pure, METHOD, "import keras\nkeras.layers.Dense(1)"),
-    (rules.maths_is_pure, "tfprune/masks.py", "from keras.src import ops"),
-    (rules.layers_live_in_training, "tfprune/report/a.py", "class A(keras.layers.Dense): pass"),
-    (rules.layers_live_in_training, "tfprune/cli.py", "class A(Layer): pass"),
+    (rules.maths_is_pure, "tfprune/maths/masks.py", "from keras.src import ops"),
+    (rules.layers_live_at_home, "tfprune/report/a.py", "class A(keras.layers.Dense): pass"),
+    (rules.layers_live_at_home, "tfprune/shell/cli.py", "class A(Layer): pass"),
     (
-        rules.layers_live_in_training,
-        "tfprune/cli.py",
+        rules.layers_live_at_home,
+        "tfprune/shell/cli.py",
         "from keras.layers import B\nclass A(B): pass",
     ),
     (rules.legacy_lives_in_compat, HOST, "import tensorflow_model_optimization as tfmot"),
     (rules.legacy_lives_in_compat, HOST, "from tf_keras import layers"),
     (rules.legacy_lives_in_compat, HOST, "importlib.import_module('tf_keras.src')"),
-    (rules.libraries_load_in_ops, HOST, "import ctypes"),
-    (rules.libraries_load_in_ops, HOST, "tf.load_op_library('x.so')"),
+    (rules.libraries_load_at_home, HOST, "import ctypes"),
+    (rules.libraries_load_at_home, HOST, "tf.load_op_library('x.so')"),
     (rules.keras_is_keras, HOST, "tf.keras.layers.Dense(1)"),
     (rules.keras_is_keras, HOST, "from tensorflow import keras"),
     (rules.keras_is_keras, HOST, "import tensorflow.keras.layers as L"),
+    (rules.private_names_live_in_keras, HOST, "layer._flatten_layers()"),
+    (rules.private_names_live_in_keras, HOST, "from keras.src.models import functional"),
     (rules.docstrings, HOST, "x = 1"),
     (rules.docstrings, HOST, '"""D."""\ndef f(): pass'),
     (rules.docstrings, HOST, '"""D."""\nclass A:\n    """D."""\n    def f(self): pass'),
@@ -119,7 +151,7 @@ CLEAN = '''"""See tf_keras."""
 import keras
 import numpy as np
 from keras import ops
-from tfprune import masks
+from tfprune.maths import masks
 from tfprune.method import Method
 
 class Own(Method):
@@ -139,7 +171,7 @@ def test_rule_lets_a_clean_method_pass(rule):
 def test_blindness_rule_bites(text):
     methods = frozenset({"Own"})
     assert list(rules.hosts_are_blind(Source(HOST, text), methods))
-    assert not list(rules.hosts_are_blind(Source("tfprune/demo.py", text), methods))
+    assert not list(rules.hosts_are_blind(Source("tfprune/shell/demo.py", text), methods))
 
 
 def test_include_rule_bites():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import tfprune
-from tfprune.data import Data
+from tfprune.shell.data import Data
 
 BENCHMARKS = str(Path(__file__).resolve().parent.parent / "benchmarks")
 COUNTS = ("compression", "compression_weights", "compression_with_indices")

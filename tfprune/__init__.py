@@ -12,32 +12,27 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from tfprune import bands, layers
+from tfprune import layers
 from tfprune._version import __version__
-from tfprune.method import LayerTensors, Method, WeightSpec, register
-from tfprune.methods import (
-    FrequencyDomain,
-    FrequencySchedule,
-    Magnitude,
-    NetworkSurgery,
-    SensitivityDriven,
-    SensitivitySchedule,
-    SurgerySchedule,
-    SynapticSchedule,
-    SynapticStrength,
-)
-from tfprune.report import report
+from tfprune.inference.compact import compact, compaction
+from tfprune.inference.strip import strip
+from tfprune.maths import bands
+from tfprune.maths.spec import LayerTensors, WeightSpec
+from tfprune.method import LISTENERS, Method, register
+from tfprune.method import methods as registered
+from tfprune.methods.frequency_domain import FrequencyDomain, FrequencySchedule
+from tfprune.methods.magnitude import Magnitude
+from tfprune.methods.network_surgery import NetworkSurgery, SurgerySchedule
+from tfprune.methods.sensitivity_driven import SensitivityDriven, SensitivitySchedule
+from tfprune.methods.synaptic_strength import SynapticSchedule, SynapticStrength
+from tfprune.pruned import saving, wrappers
+from tfprune.pruned.layers import is_pruned
+from tfprune.pruned.loading import load_model
+from tfprune.pruned.prune import prune
+from tfprune.report.report import report
 from tfprune.schedules import ConstantSparsity, PolynomialDecay, PruningSchedule
-from tfprune.training import (
-    Pruner,
-    PruningCallback,
-    compact,
-    compaction,
-    is_pruned,
-    load_model,
-    prune,
-    strip,
-)
+from tfprune.training.callback import PruningCallback
+from tfprune.training.pruner import Pruner
 
 __all__ = [
     "ConstantSparsity",
@@ -72,14 +67,19 @@ __all__ = [
     "strip",
 ]
 
+saving.install()
+for _method in registered():
+    wrappers.wrapper_of(_method)
+LISTENERS.append(wrappers.wrapper_of)
+
 
 def __getattr__(name: str) -> Any:
     if name == "SensitivityMaps":
-        from tfprune.report.sensitivity_maps import SensitivityMaps
+        from tfprune.report.figures.sensitivity import SensitivityMaps
 
         return SensitivityMaps
     if name == "export_tflite":
-        from tfprune.export import export_tflite
+        from tfprune.export.tflite import export_tflite
 
         return export_tflite
     if name in ("export", "ops"):

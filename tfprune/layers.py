@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfprune.method import REGISTRY
-from tfprune.training.wrappers import PruningWrapper, wrapper_names, wrapper_of
+from tfprune.pruned.wrappers import PruningWrapper, wrapper_names, wrapper_of
 
 __all__ = ["PruningWrapper"]
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import keras
 
-from tfprune.checks import check_number, check_sparsity, check_step
 from tfprune.compat.tfmot import foreign_settings, in_graph, is_symbolic, schedule_base
+from tfprune.maths.checks import check_number, check_sparsity, check_step
 
 if TYPE_CHECKING:
     from tfprune.compat.tfmot import _OwnPruningSchedule as _Base
@@ -227,3 +227,10 @@ def check_schedule(schedule: Any) -> Any:
     name, settings = foreign_settings(schedule)
     ours = {"ConstantSparsity": ConstantSparsity, "PolynomialDecay": PolynomialDecay}.get(name)
     return schedule if ours is None else ours(**settings)
+
+
+def final_sparsity(schedule: Any) -> float | None:
+    """The sparsity that a schedule ends with, tfmot's too; None if it asks for none."""
+    if hasattr(schedule, "final_target"):
+        return None if schedule.final_target is None else float(schedule.final_target)
+    return float(schedule(2**31 - 1)[1])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from tfprune.checks import check_flag, check_step
+from tfprune.maths.checks import check_flag, check_step
 
 KINDS = ("unspecific", "specific")
 

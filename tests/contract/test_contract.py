@@ -15,9 +15,9 @@ import contract.domain
 import contract.six_lines  # noqa: F401
 import tfprune
 from contract.layer_kinds import KINDS, make
-from tfprune.groups import GRANULARITIES
+from tfprune.maths.groups import GRANULARITIES
 from tfprune.method import Method, methods
-from tfprune.training.layers import STATE
+from tfprune.pruned.layers import STATE
 from tfprune.training.pruner import Pruner
 
 to_numpy = keras.ops.convert_to_numpy
@@ -70,7 +70,7 @@ def pruned_twin(kind: str, method: Method) -> tuple[keras.Model, keras.Model, An
 
 
 def states(model: keras.Model) -> list[Any]:
-    return [getattr(layer, STATE) for _, layer in tfprune.training.pruned_layers(model)]
+    return [getattr(layer, STATE) for _, layer in tfprune.pruned.layers.pruned_layers(model)]
 
 
 def step_of(model: keras.Model, x: Any, y: Any, compiled: bool = True) -> Any:

@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 from sparse_nets import MOBILE, blocks_of_zeros, inputs_of, wild, zeros
 
-from tfprune import cli
-from tfprune.export import ExportError, arm, convert, export_tflite, runtime, sparse_file, verify
-from tfprune.export.flat import FlatFile
-from tfprune.export.sparse_mode import Finding, check
+from tfprune.export import ExportError, export_tflite
+from tfprune.export.flatbuffer import contents, pack
+from tfprune.export.flatbuffer.file import FlatFile
 from tfprune.export.storage import STORAGES, VALUES
+from tfprune.export.targets import dense, registry, smallest
+from tfprune.export.verify import arm, compare, runtime
 from tfprune.export.view import view_of
+from tfprune.export.xnnpack.sparse_mode import Finding, check
+from tfprune.shell import cli
 
 L = keras.layers
 DISGUISE = """
@@ -91,7 +94,7 @@ def test_is_far_from_the_modules_here(fake, dense_model, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("line", ["", "  "])
 def test_nothing_is_set(line, fake, dense_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(convert, "_save", lambda *_: pytest.fail("converted a bad request"))
+    monkeypatch.setattr(dense, "_save", lambda *_: pytest.fail("converted a bad request"))
     match = r"needs a Python on AArch64.*Set TFPRUNE_ARM_PYTHON.*tools/arm_root\.py"
     refused(dense_model, tmp_path, ValueError, match)
     refused(dense_model, tmp_path, ValueError, match, arm_python=line)
@@ -147,14 +150,14 @@ def test_sparse_files_agree_with_the_other_machine(storage, fake, conv_model, im
 
 def test_rounded_weights_leave_no_room_between_machines(fake, dense_model, rng):
     view, storage = view_of(dense_model), VALUES["int8"]
-    data = convert.smallest(view, storage, []).data
+    data = smallest.smallest(view, storage, []).data
     rows = [{view.inputs[0].name: rng.random((1, 6), "float32")} for _ in range(5)]
-    expected = verify.run_keras(view, rows)
+    expected = compare.run_keras(view, rows)
     fake()
-    assert verify.verify(data, storage, rows, expected, arm.find_arm(None)).arm_samples == 4
+    assert compare.verify(data, storage, rows, expected, arm.find_arm(None)).arm_samples == 4
     fake(extra=scaled("1.01"))
     with pytest.raises(ExportError, match=r"kernels here and LiteRT on ARM.*storage 'int8'"):
-        verify.verify(data, storage, rows, expected, arm.find_arm(None))
+        compare.verify(data, storage, rows, expected, arm.find_arm(None))
 
 
 @pytest.mark.parametrize(
@@ -269,10 +272,10 @@ def sparse_net(middle, density=0.1):
 
 def sparse_bytes(model):
     """The file with sparse weights that export would refuse to write."""
-    plain = convert.dense(view_of(model), STORAGES["float32"], []).data
+    plain = dense.dense(view_of(model), STORAGES["float32"], []).data
     assert check(plain).entries
-    data = sparse_file.store(FlatFile(plain), "float32")
-    assert "DENSIFY" in convert.op_counts(data)
+    data = pack.store(FlatFile(plain), "float32")
+    assert "DENSIFY" in contents.op_counts(data)
     return data
 
 
@@ -280,7 +283,7 @@ def rows_and_outputs(model, count=2):
     view = view_of(model)
     x = np.random.default_rng(4).normal(size=(count, 1, *model.input_shape[1:])).astype("float32")
     rows = [{view.inputs[0].name: sample} for sample in x]
-    return rows, verify.run_keras(view, rows)
+    return rows, compare.run_keras(view, rows)
 
 
 class TestReal:
@@ -303,18 +306,18 @@ class TestReal:
         model = sparse_net(middle)
         data, (rows, expected) = sparse_bytes(model), rows_and_outputs(model)
         assert bool(check(data).complaints) == (middle != "all fits")
-        assert verify.verify(data, STORAGES["float32"], rows, expected).worst.max_error < 1e-4
+        assert compare.verify(data, STORAGES["float32"], rows, expected).worst.max_error < 1e-4
         there = arm.find_arm(None)
         outputs = there.run(data, rows)
         monkeypatch.setattr(arm.Arm, "run", lambda *_: outputs)  # which is slow
-        error = verify.compare(expected, outputs).max_error
+        error = compare.compare(expected, outputs).max_error
         print(f"{middle}: {error:.3g}")
         if middle == "all fits":
-            assert verify.verify(data, STORAGES["float32"], rows, expected, there).arm_samples == 2
+            assert compare.verify(data, STORAGES["float32"], rows, expected, there).arm_samples == 2
             return
         assert error > 0.02
         with pytest.raises(ExportError, match="Keras and LiteRT on ARM disagree"):
-            verify.verify(data, STORAGES["float32"], rows, expected, there)
+            compare.verify(data, STORAGES["float32"], rows, expected, there)
 
     @pytest.mark.parametrize("storage", ["float32", "int8"])
     @pytest.mark.parametrize("name", MOBILE)
@@ -351,12 +354,12 @@ class TestReal:
             x = layer(x)
         model = keras.Model(fits.inputs, x)
         data, (rows, expected) = sparse_bytes(model), rows_and_outputs(model)
-        verify.verify(data, STORAGES["float32"], rows, expected)
+        compare.verify(data, STORAGES["float32"], rows, expected)
         with pytest.raises(ExportError, match=match) as caught:
-            verify.verify(data, STORAGES["float32"], rows, expected, arm.find_arm(None))
+            compare.verify(data, STORAGES["float32"], rows, expected, arm.find_arm(None))
         print(caught.value)
 
     def test_export_writes_no_such_file(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(convert.sparse_mode, "check", lambda data: Finding((), (), 0.0))
+        monkeypatch.setattr(registry.sparse_mode, "check", lambda data: Finding((), (), 0.0))
         model = sparse_net("mean over windows")
         refused(model, tmp_path, ExportError, "LiteRT on ARM disagree", target="smallest")

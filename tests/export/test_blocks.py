@@ -9,8 +9,8 @@ from sparse_nets import blocks_of_zeros, inputs_of, wild, zeros
 
 import tfprune
 from tfprune.export import ExportError, export_tflite, predict_tflite
-from tfprune.export.blocks import cost
-from tfprune.export.flat import FlatFile
+from tfprune.export.flatbuffer.file import FlatFile
+from tfprune.export.targets.mobile_block import cost
 
 L = keras.layers
 
@@ -47,7 +47,7 @@ def test_no_weights_are_unpacked_and_batches_may_grow(tmp_path):
     _, _, kinds = ops_of(tmp_path / "b.tflite")
     assert "DENSIFY" not in kinds and "CONV_2D" not in kinds
     assert kinds.count("DEPTHWISE_CONV_2D") == 9 and kinds.count("FULLY_CONNECTED") == 1
-    from tfprune.export.runtime import Runner
+    from tfprune.export.verify.runtime import Runner
 
     runner = Runner((tmp_path / "b.tflite").read_bytes())
     batch = inputs_of(model, 5)

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfprune.export import child, export_tflite, profile
-from tfprune.export.describe import describe, table
+from tfprune.export import export_tflite
+from tfprune.export.inspect import profile
+from tfprune.export.inspect.describe import describe, table
+from tfprune.export.verify import child
 
 GIB = 1 << 30
 NUMBERS = st.integers(0, 2**32 - 1)

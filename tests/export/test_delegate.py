@@ -13,10 +13,12 @@ import pytest
 from export.test_smallest import NETS, graphs, inputs_of, zeros
 from hypothesis import Phase, given, settings
 
-from tfprune.export import ExportError, convert, delegate, export_tflite, predict_tflite
-from tfprune.export.flat import FlatFile
-from tfprune.export.runtime import Runner
+from tfprune.export import ExportError, export_tflite, predict_tflite
+from tfprune.export.flatbuffer.file import FlatFile
 from tfprune.export.storage import STORAGES
+from tfprune.export.targets import registry
+from tfprune.export.verify import delegate
+from tfprune.export.verify.runtime import Runner
 from tfprune.export.view import view_of
 from tfprune.ops import NativeUnavailableError
 
@@ -27,7 +29,7 @@ built = pytest.mark.skipif(not delegate._LIBRARY.exists(), reason="built without
 
 def written(model, storage="float32", target="smallest"):
     """The file's bytes, which other tests hold against Keras."""
-    kind = convert.TARGETS[target]
+    kind = registry.TARGETS[target]
     return kind.build(view_of(model), STORAGES[storage], []).data
 
 

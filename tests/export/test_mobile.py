@@ -22,11 +22,12 @@ from sparse_nets import (
     zeros,
 )
 
-from tfprune.export import ExportError, convert, export_tflite, predict_tflite, tflite
-from tfprune.export.convert import TARGETS
-from tfprune.export.flat import FlatFile
-from tfprune.export.sparse_mode import check
-from tfprune.export.taps import centred, parts
+from tfprune.export import ExportError, export_tflite, predict_tflite, tflite
+from tfprune.export.flatbuffer.file import FlatFile
+from tfprune.export.targets import dense
+from tfprune.export.targets.registry import TARGETS
+from tfprune.export.xnnpack.sparse_mode import check
+from tfprune.export.xnnpack.taps import centred, parts
 
 L = keras.layers
 LIMITS = {"float32": 1e-5, "float16": 5e-3, "int8": 0.1}
@@ -148,7 +149,7 @@ def test_too_few_zeros_are_refused(tmp_path):
 
 def plainly_packed(model, folder):
     """A dense file with its weights as rows, without any of the rewriting."""
-    from tfprune.export.sparse_file import store
+    from tfprune.export.flatbuffer.pack import store
 
     export_tflite(model, folder / "d.tflite")
     return store(FlatFile((folder / "d.tflite").read_bytes()), "float32")
@@ -268,13 +269,13 @@ def test_auto_stays_dense_where_sparse_files_would_be_wrong(storage, words, tmp_
 
 
 def test_each_graph_is_converted_once(tmp_path, monkeypatch):
-    converted, original = [], convert._convert
+    converted, original = [], dense._convert
 
     def spy(folder, storage, calibration):
         converted.append(storage.values)
         return original(folder, storage, calibration)
 
-    monkeypatch.setattr(convert, "_convert", spy)
+    monkeypatch.setattr(dense, "_convert", spy)
     export_tflite(zeros(strided()), tmp_path / "m.tflite", "auto", "int8")
     assert sorted(converted) == ["float32", "float32", "int8_dynamic"]  # two forms, and a note
 

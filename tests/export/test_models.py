@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tfprune
-from tfprune import training
 from tfprune.export import ExportError, export_tflite, predict_tflite
+from tfprune.inference import strip as stripping
 
 
 def close(got, wanted, limit=1e-5):
@@ -135,7 +135,7 @@ def test_half_precision_models_compute_in_float32_and_keep_their_policy(policy, 
 def test_pruned_model_is_stripped(conv_model, images, tmp_path, monkeypatch):
     pruned = tfprune.prune(conv_model, tfprune.Magnitude(), schedule=tfprune.ConstantSparsity(0.5))
     plain, stripped = tfprune.strip(pruned), []
-    monkeypatch.setattr(training, "strip", lambda model: stripped.append(model) or plain)
+    monkeypatch.setattr(stripping, "strip", lambda model: stripped.append(model) or plain)
     first = export_tflite(pruned, tmp_path / "a.tflite", samples=images)
     second = export_tflite(plain, tmp_path / "b.tflite", samples=images)
     assert first.bytes == second.bytes and first.ops == second.ops

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfprune.export import contents, export_tflite, profile
-from tfprune.export.describe import describe
-from tfprune.export.describe import table as contents_table
-from tfprune.ops import litert_profiler
+from tfprune.export import export_tflite
+from tfprune.export.flatbuffer import contents
+from tfprune.export.inspect import litert_profiler, profile
+from tfprune.export.inspect.describe import describe
+from tfprune.export.inspect.describe import table as contents_table
 
 SUMMARY = """
 ====================== Run Order ======================

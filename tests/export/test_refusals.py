@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from sparse_nets import blocks_of_zeros, headed, image
 
-from tfprune.export import ExportError, convert, export_tflite, verify
+from tfprune.export import ExportError, export_tflite
+from tfprune.export.flatbuffer import contents
 from tfprune.export.storage import STORAGES
+from tfprune.export.targets import dense, registry, target
+from tfprune.export.verify import compare
 from tfprune.export.view import view_of
 
 
@@ -25,8 +28,8 @@ def untouched(place):
 
 def spoil(monkeypatch, change):
     """Let the converter give out `change(bytes)`."""
-    original = convert._convert
-    monkeypatch.setattr(convert, "_convert", lambda *a: change(original(*a)))
+    original = dense._convert
+    monkeypatch.setattr(dense, "_convert", lambda *a: change(original(*a)))
 
 
 def flip_kernel(model):
@@ -64,10 +67,10 @@ def test_the_float32_twin_is_the_same_graph(target):
     model = blocks_of_zeros(headed(inputs, keras.layers.Conv2D(128, 3, padding="same")(
         keras.layers.MaxPooling2D(2)(keras.layers.Conv2D(128, 3, padding="same")(inputs))
     )))  # fmt: skip
-    found, storage = convert.TARGETS[target], convert.TARGETS[target].storages["int8"]
+    found, storage = registry.TARGETS[target], registry.TARGETS[target].storages["int8"]
     kinds, unpacking = [], ("DENSIFY", "DEQUANTIZE")
     for one in (storage, storage.twin()):
-        ops = convert.op_counts(found.build(view_of(model), one, []).data)
+        ops = contents.op_counts(found.build(view_of(model), one, []).data)
         kinds.append({kind: count for kind, count in ops.items() if kind not in unpacking})
     assert kinds[0] == kinds[1]
 
@@ -88,7 +91,7 @@ def test_a_folder_that_cannot_be_synced_and_a_long_name(dense_model, tmp_path, m
 def test_wrong_quantised_file_is_refused(storage, dense_model, older, monkeypatch, rng):
     other = keras.models.clone_model(dense_model)
     other.set_weights([-w for w in dense_model.get_weights()])
-    wrong = convert.dense
+    wrong = dense.dense
     data = rng.random((20, 6), "float32")
 
     def swap(view, stored, rows):
@@ -96,7 +99,7 @@ def test_wrong_quantised_file_is_refused(storage, dense_model, older, monkeypatc
 
         return wrong(view if stored.exact else view_of(other), stored, rows)
 
-    monkeypatch.setitem(convert.TARGETS, "dense", convert.Target("dense", swap))
+    monkeypatch.setitem(registry.TARGETS, "dense", target.Target("dense", swap))
     with pytest.raises(ExportError, match=r"more representative|storage=.float32"):
         export_tflite(dense_model, older, storage=storage, representative_data=data)
     assert untouched(older)
@@ -111,7 +114,7 @@ def test_file_that_does_not_load_is_refused(change, dense_model, older, monkeypa
 
 
 def test_file_that_ends_its_process_is_refused(dense_model, older, monkeypatch):
-    from tfprune.export import isolated
+    from tfprune.export.verify import isolated
 
     monkeypatch.setattr(isolated, "_START", "import os; os.abort()")
     with pytest.raises(ExportError, match="SIGABRT"):
@@ -174,7 +177,7 @@ def test_model_without_builtin_ops_is_refused(tmp_path):
 )
 def test_bad_arguments(arguments, error, match, dense_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(convert, "_save", lambda *_: pytest.fail("converted a bad request"))
+    monkeypatch.setattr(dense, "_save", lambda *_: pytest.fail("converted a bad request"))
     with pytest.raises(error, match=match):
         export_tflite(**{"model": dense_model, "path": "m.tflite", **arguments})
     assert not list(tmp_path.iterdir())
@@ -188,11 +191,11 @@ def test_unbuilt_model(tmp_path):
 def test_comparison_measures_what_it_says():
     a = [{"y": np.array([[1.0, 4.0]])}, {"y": np.array([[3.0, 0.0]])}]
     b = [{"y": np.array([[1.0, 3.0]])}, {"y": np.array([[1.0, 2.0]])}]
-    result = verify.compare(a, b)
+    result = compare.compare(a, b)
     assert result.max_error == pytest.approx(2 / 4)
     assert result.rms_error == pytest.approx(np.sqrt((1 + 4 + 4) / (1 + 16 + 9)))
     assert result.agreement == 0.5
-    assert verify.compare(a, a).within(STORAGES["float32"])
+    assert compare.compare(a, a).within(STORAGES["float32"])
     nan = [{"y": np.array([[np.nan, 0.0]])}] * 2
-    assert not verify.compare(a, nan).within(STORAGES["float32"])
-    assert not verify.compare(nan, nan).within(STORAGES["float32"])
+    assert not compare.compare(a, nan).within(STORAGES["float32"])
+    assert not compare.compare(nan, nan).within(STORAGES["float32"])

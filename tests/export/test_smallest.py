@@ -11,8 +11,8 @@ from sparse_nets import inputs_of, weights_are_what_kernels_take, zeros
 
 import tfprune
 from tfprune.export import ExportError, export_tflite, predict_tflite
-from tfprune.export.flat import FlatFile
-from tfprune.transforms import dct_matrix
+from tfprune.export.flatbuffer.file import FlatFile
+from tfprune.maths.transforms import dct_matrix
 
 L = keras.layers
 LIMITS = {"float32": 1e-5, "float16": 5e-3, "int8": 0.15}

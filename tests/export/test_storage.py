@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfprune.export import export_tflite, files, predict_tflite
+from tfprune import files
+from tfprune.export import export_tflite, predict_tflite
 
 FORMS = {
     "array": lambda x: x,

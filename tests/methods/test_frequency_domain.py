@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from surgery import data, fit, mask_of, states
 
 import tfprune
-from tfprune import bands, dct_macs
-from tfprune.method import LayerTensors, WeightSpec
-from tfprune.thresholds import HIGH, LOW
-from tfprune.training import pruned_layers
+from tfprune.maths import bands, dct_macs, transforms
+from tfprune.maths.spec import LayerTensors, WeightSpec
+from tfprune.maths.thresholds import HIGH, LOW
+from tfprune.pruned.layers import pruned_layers
 
 to_numpy = keras.ops.convert_to_numpy
 tensor = keras.ops.convert_to_tensor
@@ -338,7 +338,7 @@ def test_only_channels_that_an_entry_is_left_of_are_transformed(shape, axes, cha
     spec = WeightSpec("kernel", shape, axes)
     stored = np.ones(shape)
     stored[channel] = 0
-    one = tfprune.transforms.transform_macs(spec)
+    one = transforms.transform_macs(spec)
     assert dct_macs.per_use(spec, stored) == (shape[2] - 1) * one > 0
 
 

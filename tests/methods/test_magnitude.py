@@ -11,8 +11,7 @@ import pytest
 from keras import ops
 
 import tfprune
-from tfprune.training import pruned_layers
-from tfprune.training.layers import effective_weights
+from tfprune.pruned.layers import effective_weights, pruned_layers
 
 
 def build():

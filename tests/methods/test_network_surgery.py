@@ -13,8 +13,7 @@ import pytest
 from surgery import KINDS, PAPER, Watch, build, fit, latents, mask_of, replay, run, scalar, states
 
 import tfprune
-from tfprune.training import pruned_layers
-from tfprune.training.layers import effective_weights
+from tfprune.pruned.layers import effective_weights, pruned_layers
 
 
 @pytest.fixture(scope="module")

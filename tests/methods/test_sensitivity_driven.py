@@ -11,7 +11,7 @@ import tensorflow as tf
 from surgery import mask_of, states
 
 import tfprune
-from tfprune.training import sensitivity
+from tfprune.training.sensitivity import serve
 
 L = keras.layers
 to_numpy = keras.ops.convert_to_numpy
@@ -64,7 +64,7 @@ def by_automatic_differentiation(model, x, y, kind="unspecific", per_sample=Fals
 def heard(monkeypatch):
     """What the methods were handed in the last step, in the order of the weights."""
     seen = {}
-    original = sensitivity.after_step
+    original = serve.after_step
 
     def spy(listening, signals, step):
         for state in listening:
@@ -77,7 +77,7 @@ def heard(monkeypatch):
                 )
         original(listening, signals, step)
 
-    monkeypatch.setattr(sensitivity, "after_step", spy)
+    monkeypatch.setattr(serve, "after_step", spy)
     return seen
 
 
@@ -143,7 +143,7 @@ def test_drawn_outputs_estimate_all_of_them_without_bias():
         outputs = pruned(x, training=True)
     total = [0.0] * len(expected)
     for step in range(300):
-        found = sensitivity.measure(listening, tape, outputs, None, step).values()
+        found = serve.measure(listening, tape, outputs, None, step).values()
         total = [a + to_numpy(b) / 300 for a, b in zip(total, found, strict=True)]
     for mean, true in zip(total, expected, strict=True):
         assert np.abs(mean - true).max() < 0.2 * true.max()
@@ -422,7 +422,7 @@ def test_one_output_is_that_of_every_example(per_sample):
     for kind, y in (("unspecific", None), ("specific", np.arange(12) % 2), ("specific", None)):
         model = tfprune.prune(plain, tfprune.SensitivityDriven())
         signal = tfprune.signals.OutputSensitivity(kind, None, 1, per_sample)
-        each = sensitivity.measure_on(model, list(states(model).values()), signal, x, y)
+        each = serve.measure_on(model, list(states(model).values()), signal, x, y)
         found.append([to_numpy(value) for value in each.values()])
     for one, *others in zip(*found, strict=True):
         assert one.any()
@@ -439,7 +439,7 @@ def test_rows_of_one_example_are_summed_before_the_absolute_value():
     expected = by_automatic_differentiation(plain, x, None, per_sample=True)
     model = tfprune.prune(plain, tfprune.SensitivityDriven())
     signal = tfprune.signals.OutputSensitivity(classes=None, per_sample=True)
-    found = sensitivity.measure_on(model, list(states(model).values()), signal, x)
+    found = serve.measure_on(model, list(states(model).values()), signal, x)
     for value, true in zip(found.values(), expected, strict=True):
         np.testing.assert_allclose(value, true, rtol=2e-4, atol=2e-6)
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from surgery import states
 
 import tfprune
-from tfprune.method import LayerTensors, WeightSpec
+from tfprune.maths.spec import LayerTensors, WeightSpec
 
 L = keras.layers
 to_numpy = keras.ops.convert_to_numpy
@@ -91,7 +91,7 @@ def test_scales_move_where_the_graph_allows_it_and_stay_elsewhere():
     # input; block's first (its input is also summed); block's second; after the sum; after the
     # concatenation; 1x1 after a sigmoid; classifier behind a global pooling
     assert [bool(source) for source in sources] == [False, False, True, False, False, False, True]
-    for path, layer in tfprune.training.layers.weighted_layers(pruned):
+    for path, layer in tfprune.graph.layers.weighted_layers(pruned):
         if path in sources:
             gamma = to_numpy(layer.gamma)
             assert np.all(gamma <= 1) and (gamma == 1).any() and not layer.gamma.trainable

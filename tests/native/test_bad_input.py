@@ -12,9 +12,9 @@ import tensorflow as tf
 from native.convs import close, draw_weights
 
 from tfprune import ops
-from tfprune.ops import ConvSpec, SparseWeights
+from tfprune.ops import ConvSpec, SparseWeights, conv, library
 
-pytestmark = pytest.mark.skipif(not ops.available(), reason="built without native kernels")
+pytestmark = pytest.mark.skipif(not library.available(), reason="built without native kernels")
 Invalid = tf.errors.InvalidArgumentError
 SPEC = ConvSpec(4, 3, padding=(1, 1, 1, 1), basis="dct")
 WEIGHTS = draw_weights(SPEC, 0.5, True, 0)
@@ -28,7 +28,7 @@ def tensors(**changes):
 
 
 def raw(x=X, options=None, **changes):
-    return ops.native().tfprune_sparse_conv2d(
+    return library.native().tfprune_sparse_conv2d(
         x, **tensors(**changes), **{**OPTIONS, **(options or {})}
     )
 
@@ -125,7 +125,9 @@ def test_messages_say_what_was_received():
 def packed(data, x=X):
     """With whatever convolution the bytes name."""
     conv = struct.unpack_from("<13q2i", bytes(data).ljust(200, b"\0"), 32)
-    return ops.native().tfprune_packed_conv2d(x, np.frombuffer(bytes(data), np.uint8), conv=conv)
+    return library.native().tfprune_packed_conv2d(
+        x, np.frombuffer(bytes(data), np.uint8), conv=conv
+    )
 
 
 def test_an_input_of_other_channels():
@@ -161,7 +163,7 @@ def test_bytes_of_another_convolution(native, graph, monkeypatch):
     other = dataclasses.replace(SPEC, activation="relu6")
 
     def call():
-        return ops.packed_conv2d(X, data.value(), other)
+        return conv.packed_conv2d(X, data.value(), other)
 
     with pytest.raises(Invalid, match="packed weights must be those of"):
         (tf.function(call) if graph else call)()
@@ -185,21 +187,21 @@ def test_empty_inputs(shape):
     x = tf.zeros(shape)
     with tf.GradientTape() as tape:
         tape.watch(x)
-        y = ops.sparse_conv2d(x, *tensors().values(), SPEC)
+        y = conv.sparse_conv2d(x, *tensors().values(), SPEC)
     assert tuple(y.shape) == (shape[0], *SPEC.output_size(*shape[1:3]), 3)
     assert tape.gradient(y, x).shape == x.shape
 
 
 def test_no_entries_give_the_bias():
     empty = SparseWeights.from_dense(np.zeros((3, 3, 4, 3)), SPEC, WEIGHTS.bias)
-    y = ops.sparse_conv2d(X, *(getattr(empty, n) for n in tensors()), SPEC)
+    y = conv.sparse_conv2d(X, *(getattr(empty, n) for n in tensors()), SPEC)
     close(y, np.broadcast_to(WEIGHTS.bias, (1, 6, 6, 3)))
 
 
 def test_input_smaller_than_the_kernel():
     spec = ConvSpec(4, 3, (5, 5))
     weights = draw_weights(spec, 0.5, True, 0)
-    y = ops.packed_conv2d(X[:, :3], np.frombuffer(weights.to_bytes(), np.uint8), spec)
+    y = conv.packed_conv2d(X[:, :3], np.frombuffer(weights.to_bytes(), np.uint8), spec)
     assert y.shape == (1, 0, 2, 3)
 
 

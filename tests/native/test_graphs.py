@@ -13,10 +13,10 @@ import tensorflow as tf
 from native.convs import close, draw_weights, slow
 
 import tfprune
-from tfprune import ops
-from tfprune.ops import ConvSpec
+from tfprune.maths import sparse_weights
+from tfprune.ops import ConvSpec, conv, library
 
-pytestmark = pytest.mark.skipif(not ops.available(), reason="built without native kernels")
+pytestmark = pytest.mark.skipif(not library.available(), reason="built without native kernels")
 SPEC = ConvSpec(6, 5, padding=(1, 1, 1, 1), basis="dct", activation="relu")
 WEIGHTS = draw_weights(SPEC, 0.3, True, 0)
 ARRAYS = (WEIGHTS.values, WEIGHTS.columns, WEIGHTS.row_splits, WEIGHTS.bias)
@@ -26,7 +26,7 @@ EXPECTED = slow(X, WEIGHTS)
 
 
 def packed(x):
-    return ops.packed_conv2d(x, BYTES, SPEC)
+    return conv.packed_conv2d(x, BYTES, SPEC)
 
 
 def test_unknown_sizes_and_static_shapes():
@@ -43,7 +43,7 @@ def test_unknown_sizes_and_static_shapes():
 def test_weights_that_change_after_tracing():
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.uint8)])
     def call(data):
-        return ops.packed_conv2d(X, data, SPEC)
+        return conv.packed_conv2d(X, data, SPEC)
 
     close(call(BYTES), EXPECTED)
     other = draw_weights(SPEC, 0.6, True, 1)
@@ -51,10 +51,10 @@ def test_weights_that_change_after_tracing():
     close(call(BYTES), EXPECTED)
 
     values = tf.Variable(WEIGHTS.values)
-    step = tf.function(lambda: ops.sparse_conv2d(X, values, *ARRAYS[1:], SPEC))
+    step = tf.function(lambda: conv.sparse_conv2d(X, values, *ARRAYS[1:], SPEC))
     close(step(), EXPECTED)
     values.assign(2 * WEIGHTS.values)
-    doubled = ops.SparseWeights(SPEC, 2 * WEIGHTS.values, *ARRAYS[1:])
+    doubled = sparse_weights.SparseWeights(SPEC, 2 * WEIGHTS.values, *ARRAYS[1:])
     close(step(), slow(X, doubled))
 
 
@@ -79,7 +79,7 @@ def test_many_threads_at_once():
     def work(index):
         try:
             for _ in range(3):
-                results[index] = ops.packed_conv2d(X * (index + 1), BYTES, SPEC, threads=2).numpy()
+                results[index] = conv.packed_conv2d(X * (index + 1), BYTES, SPEC, threads=2).numpy()
         except Exception as error:
             failures.append(error)
 
@@ -107,7 +107,7 @@ def test_gradients_are_those_of_the_dense_convolution(strides):
         return tape.gradient(loss, sources)
 
     def native(x, values, bias):
-        return ops.sparse_conv2d(x, values, weights.columns, weights.row_splits, bias, spec)
+        return conv.sparse_conv2d(x, values, weights.columns, weights.row_splits, bias, spec)
 
     def dense(x, values, bias):
         from tfprune.ops.conv import _dense
@@ -120,7 +120,7 @@ def test_gradients_are_those_of_the_dense_convolution(strides):
     close(found[0], gradients(dense)[0])
     with tf.GradientTape() as tape:
         tape.watch(sources[0])
-        y = ops.packed_conv2d(
+        y = conv.packed_conv2d(
             sources[0], tf.constant(np.frombuffer(weights.to_bytes(), np.uint8)), spec
         )
         loss = tf.reduce_sum(tf.sin(y))
@@ -134,17 +134,17 @@ def test_gradients_through_packed_weights_that_change(storage):
 
     @tf.function
     def slope(x):
-        y = ops.packed_conv2d(x, packed.value(), SPEC)
+        y = conv.packed_conv2d(x, packed.value(), SPEC)
         return tf.gradients(tf.reduce_sum(tf.sin(y)), x)[0]
 
     for weights in (first, second):
         data = weights.to_bytes(storage)
         packed.assign(np.frombuffer(data, np.uint8))
-        kept = ops.SparseWeights.from_bytes(data)
+        kept = sparse_weights.SparseWeights.from_bytes(data)
         x = tf.constant(X)
         with tf.GradientTape() as tape:
             tape.watch(x)
-            loss = tf.reduce_sum(tf.sin(ops.reference_conv2d(x, kept)))
+            loss = tf.reduce_sum(tf.sin(conv.reference_conv2d(x, kept)))
         close(slope(X), tape.gradient(loss, x))
 
 
@@ -153,17 +153,17 @@ def test_gradients_through_constants_of_any_length(storage):
     for entries in (5, 6, 7):
         kernel = np.zeros((3, 3, 6, 5), "float32")
         kernel.flat[: 40 * entries : 40] = 1.5
-        weights = ops.SparseWeights.from_dense(kernel, SPEC)
+        weights = sparse_weights.SparseWeights.from_dense(kernel, SPEC)
         data = np.frombuffer(weights.to_bytes(storage), np.uint8)
 
         @tf.function
         def slope(x, data=data):
-            return tf.gradients(tf.reduce_sum(ops.packed_conv2d(x, data, SPEC)), x)[0]
+            return tf.gradients(tf.reduce_sum(conv.packed_conv2d(x, data, SPEC)), x)[0]
 
         x = tf.constant(X)
         with tf.GradientTape() as tape:
             tape.watch(x)
-            loss = tf.reduce_sum(ops.reference_conv2d(x, weights))
+            loss = tf.reduce_sum(conv.reference_conv2d(x, weights))
         close(slope(X), tape.gradient(loss, x))
 
 
@@ -173,7 +173,7 @@ def test_gradient_against_finite_differences():
     x = np.random.default_rng(1).normal(size=(1, 4, 4, 2)).astype("float32")
 
     def loss(values):
-        y = ops.sparse_conv2d(
+        y = conv.sparse_conv2d(
             x, tf.cast(values, tf.float32), weights.columns, weights.row_splits, None, spec
         )
         return tf.reduce_sum(y * y)
@@ -190,11 +190,11 @@ def test_pack_and_convolve(strides, padding):
     mask = rng.random(kernel.shape) < 0.3
 
     def convolved(packed, form):
-        return ops.sparse_frequency_conv2d(
+        return conv.sparse_frequency_conv2d(
             X, packed, strides, padding, activation="relu", form=form
         )
 
-    packed = ops.pack(kernel, mask, basis="spatial", bias=np.arange(5.0))
+    packed = conv.pack(kernel, mask, basis="spatial", bias=np.arange(5.0))
     y = convolved(packed, "sparse")
     pads = padding if isinstance(padding, tuple) else (0, 0, 0, 0)
     x = np.pad(X, ((0, 0), pads[:2], pads[2:], (0, 0)))
@@ -204,19 +204,19 @@ def test_pack_and_convolve(strides, padding):
     close(convolved(packed, "dense"), expected)
     np.testing.assert_array_equal(y, convolved(packed, "auto"))
     with pytest.warns(UserWarning, match="a dense convolution is as fast"):
-        full = ops.pack(kernel, basis="spatial")
+        full = conv.pack(kernel, basis="spatial")
     np.testing.assert_array_equal(convolved(full, "auto"), convolved(full, "dense"))
 
 
 def test_pack_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="`mask` must be"):
-        ops.pack(np.ones((3, 3, 2, 2)), np.ones((3, 3)))
+        conv.pack(np.ones((3, 3, 2, 2)), np.ones((3, 3)))
     with pytest.raises(ValueError, match=r"must be \[kh, kw, cin, cout\]"):
-        ops.pack(np.ones((3, 3)))
-    packed = ops.pack(np.eye(9).reshape((3, 3, 9, 1)))
+        conv.pack(np.ones((3, 3)))
+    packed = conv.pack(np.eye(9).reshape((3, 3, 9, 1)))
     for wrong in ({"padding": "full"}, {"form": "fast"}):
         with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must be"):
-            ops.sparse_frequency_conv2d(X, packed, **wrong)
+            conv.sparse_frequency_conv2d(X, packed, **wrong)
 
 
 def test_mirrored_strategy():
@@ -259,10 +259,10 @@ import warnings
 warnings.simplefilter("error", UserWarning)
 import numpy as np, tfprune.ops as ops
 spec = ops.ConvSpec(3, 4, basis="dct")
-weights = ops.SparseWeights.from_dense(np.ones((3, 3, 3, 4)), spec)
+weights = sparse_weights.SparseWeights.from_dense(np.ones((3, 3, 3, 4)), spec)
 data = np.frombuffer(weights.to_bytes(), np.uint8)
-y = ops.packed_conv2d(np.ones((1, 4, 4, 3), "float32"), data, spec)
-print(ops.available(), ops.kernels(), float(y[0, 0, 0, 0]))
+y = conv.packed_conv2d(np.ones((1, 4, 4, 3), "float32"), data, spec)
+print(library.available(), ops.kernels(), float(y[0, 0, 0, 0]))
 """
     off = run_python(program, TFPRUNE_DISABLE_NATIVE="1")
     assert off.returncode == 0 and off.stdout.startswith("False []"), off.stderr[-2000:]
@@ -278,8 +278,8 @@ print(ops.available(), ops.kernels(), float(y[0, 0, 0, 0]))
 def test_lists_and_numbers_of_numpy_are_taken():
     packed = draw_weights(ConvSpec(4, 4, (3, 3), basis="dct"), 0.5, True, 0)
     x = np.random.default_rng(0).random((1, 8, 8, 4), "float32")
-    wanted = ops.sparse_frequency_conv2d(x, packed, strides=(2, 2), padding=(1, 1, 1, 1))
-    got = ops.sparse_frequency_conv2d(x, packed, strides=np.int64(2), padding=[1, 1, 1, 1])
+    wanted = conv.sparse_frequency_conv2d(x, packed, strides=(2, 2), padding=(1, 1, 1, 1))
+    got = conv.sparse_frequency_conv2d(x, packed, strides=np.int64(2), padding=[1, 1, 1, 1])
     np.testing.assert_array_equal(got, wanted)
     with pytest.raises(ValueError, match=r"four numbers. Received: \[1, 1\]"):
-        ops.sparse_frequency_conv2d(x, packed, padding=[1, 1])
+        conv.sparse_frequency_conv2d(x, packed, padding=[1, 1])

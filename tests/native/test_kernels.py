@@ -9,24 +9,24 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from native.convs import close, draw_weights, slow, specs
 
-from tfprune import ops
-from tfprune.ops import ConvSpec
+from tfprune.maths import sparse_weights
+from tfprune.ops import ConvSpec, conv, library
 
-pytestmark = pytest.mark.skipif(not ops.available(), reason="built without native kernels")
-KERNELS = ops.kernels()
+pytestmark = pytest.mark.skipif(not library.available(), reason="built without native kernels")
+KERNELS = library.kernels()
 SAME = {"padding": (1, 1, 1, 1), "basis": "dct"}
 
 
 @pytest.fixture(params=KERNELS)
 def kernel(request):
-    ops.select_kernel(request.param)
+    library.select_kernel(request.param)
     yield request.param
-    ops.select_kernel(None)
+    library.select_kernel(None)
 
 
 def run(x, weights, threads=1):
     packed = np.frombuffer(weights.to_bytes(), np.uint8)
-    return ops.packed_conv2d(x, packed, weights.spec, threads).numpy()
+    return conv.packed_conv2d(x, packed, weights.spec, threads).numpy()
 
 
 @settings(max_examples=40, deadline=None)
@@ -52,16 +52,16 @@ def test_kernels_compute_the_definition(spec, density, bias, size, seed, threads
     x = np.random.default_rng(seed).normal(size=(*size, spec.in_channels)).astype("float32")
     expected = slow(x, weights)
     for name in KERNELS:
-        ops.select_kernel(name)
+        library.select_kernel(name)
         close(run(x, weights, threads), expected)
-    ops.select_kernel(None)
-    close(ops.reference_conv2d(x, weights), expected)
+    library.select_kernel(None)
+    close(conv.reference_conv2d(x, weights), expected)
 
 
 def test_a_map_of_many_tiles_and_bands(kernel):
     weights = draw_weights(ConvSpec(200, 20, **SAME), 0.05, True, 0)
     x = np.random.default_rng(0).normal(size=(2, 40, 61, 200)).astype("float32")
-    close(run(x, weights, threads=2), ops.reference_conv2d(x, weights))
+    close(run(x, weights, threads=2), conv.reference_conv2d(x, weights))
 
 
 @settings(max_examples=40, deadline=None)
@@ -90,11 +90,11 @@ def test_output_pixels_that_are_not_the_inputs(
         ConvSpec(cin, cout, kernel_size, groups=groups, **options), density, True, seed
     )
     x = np.random.default_rng(seed).normal(size=(*size, cin)).astype("float32")
-    expected = ops.reference_conv2d(x, weights)
+    expected = conv.reference_conv2d(x, weights)
     for name in KERNELS:
-        ops.select_kernel(name)
+        library.select_kernel(name)
         close(run(x, weights, threads), expected)
-    ops.select_kernel(None)
+    library.select_kernel(None)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_output_pixels_that_are_not_the_inputs(
 def test_what_threads_share_is_put_together(kernel, spec, size):
     weights = draw_weights(spec, 0.1, True, 0)
     x = np.random.default_rng(0).normal(size=(*size, spec.in_channels)).astype("float32")
-    expected = ops.reference_conv2d(x, weights)
+    expected = conv.reference_conv2d(x, weights)
     for threads in (1, 2):
         close(run(x, weights, threads), expected)
 
@@ -125,7 +125,7 @@ def test_values_that_are_not_finite_stay_where_they_are_read(kernel):
         y[0, 3:6, 3:6] = 0
         assert np.isfinite(y).all()
     tiny = np.full((1, 9, 9, 4), 1e-42, "float32")
-    close(run(tiny, weights), ops.reference_conv2d(tiny, weights))
+    close(run(tiny, weights), conv.reference_conv2d(tiny, weights))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_structured_sparsity(kernel, spec):
     }
     x = rng.normal(size=(2, 10, 11, spec.in_channels)).astype("float32")
     for mask in masks.values():
-        weights = ops.SparseWeights.from_dense(dense * mask, spec)
+        weights = sparse_weights.SparseWeights.from_dense(dense * mask, spec)
         close(run(x, weights), slow(x, weights))
 
 
@@ -169,15 +169,15 @@ def test_stored_halves_are_computed_in_float32(storage):
     weights = draw_weights(ConvSpec(8, 8, **SAME), 0.3, True, 1)
     data = weights.to_bytes(storage)
     x = np.random.default_rng(0).normal(size=(1, 8, 8, 8)).astype("float32")
-    y = ops.packed_conv2d(x, np.frombuffer(data, np.uint8), weights.spec)
-    close(y, slow(x, ops.SparseWeights.from_bytes(data)))
+    y = conv.packed_conv2d(x, np.frombuffer(data, np.uint8), weights.spec)
+    close(y, slow(x, sparse_weights.SparseWeights.from_bytes(data)))
     close(y, slow(x, weights), {"float32": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}[storage])
 
 
 def test_other_input_types_are_computed_in_float32():
     weights = draw_weights(ConvSpec(8, 8, **SAME), 0.3, True, 1)
     x = tf.cast(np.random.default_rng(0).normal(size=(1, 8, 8, 8)), tf.bfloat16)
-    y = ops.packed_conv2d(x, np.frombuffer(weights.to_bytes(), np.uint8), weights.spec)
+    y = conv.packed_conv2d(x, np.frombuffer(weights.to_bytes(), np.uint8), weights.spec)
     assert y.dtype == tf.bfloat16
     close(tf.cast(y, tf.float32), slow(tf.cast(x, tf.float32).numpy(), weights), 1e-2)
 
@@ -185,4 +185,4 @@ def test_other_input_types_are_computed_in_float32():
 def test_kernels_are_listed_best_first_and_chosen_by_name():
     assert KERNELS[-2:] == ["portable", "reference"]
     with pytest.raises(ValueError, match=r"must be one of .*'sse9'"):
-        ops.select_kernel("sse9")
+        library.select_kernel("sse9")

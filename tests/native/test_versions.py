@@ -12,11 +12,11 @@ import pytest
 from native.convs import draw_weights, slow
 
 from tfprune import ops
-from tfprune.ops import ConvSpec
+from tfprune.ops import ConvSpec, library
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not ops.available(), reason="built without native kernels"),
+    pytest.mark.skipif(not library.available(), reason="built without native kernels"),
 ]
 VERSIONS = {"2.17.1": "numpy<2", "2.18.1": "numpy<2.1", "2.19.1": "numpy<2.2", "2.20.0": "numpy"}
 LIBRARY = Path(ops.library.__file__).with_name("libtfprune.so")

@@ -13,11 +13,14 @@ import scipy.fft
 from keras import layers as L
 
 import tfprune
-from tfprune.report import Report, band_charts, band_plot, bands, report
-from tfprune.report import page as pages
-from tfprune.report.page import page
-from tfprune.training import pruned_layers
-from tfprune.training.layers import variable_of
+from tfprune.graph.layers import variable_of
+from tfprune.pruned.layers import pruned_layers
+from tfprune.report import Report, bands, report
+from tfprune.report.figures import bands as band_plot
+from tfprune.report.page import bands as band_charts
+from tfprune.report.page import page as pages
+from tfprune.report.page import svg
+from tfprune.report.page.page import page
 
 imread = pytest.importorskip("matplotlib.image").imread
 to_numpy = keras.ops.convert_to_numpy
@@ -263,7 +266,7 @@ def test_panels_are_as_high_as_the_counts(found: Report) -> None:
     before, after, _ = (re.findall(r"V([\d.]+)h", path) for _, path in paths)
     top = max(picture.before[3].max(), picture.after[3].max())
     for drawn, counts in ((before, picture.before[3]), (after, picture.after[3])):
-        expected = band_charts.TITLE + band_charts.PANEL_H * (1 - counts / top)
+        expected = svg.TITLE + svg.PANEL_H * (1 - counts / top)
         assert [float(y) for y in drawn] == pytest.approx(expected.tolist(), abs=0.06)
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from keras import layers as L
 
-from tfprune.report import charts, report
-from tfprune.report.page import page
+from tfprune.report import report
+from tfprune.report.page import charts
+from tfprune.report.page.page import page
 from tfprune.report.pictures import picture, png
 
 VOID = {"meta", "img", "br", "link"}

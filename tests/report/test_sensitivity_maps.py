@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import tfprune
-from tfprune.report.sensitivity_maps import sensitivity_maps
+from tfprune.report.figures.sensitivity import sensitivity_maps
 
 
 def pruned_net() -> tuple[keras.Model, np.ndarray, np.ndarray]:

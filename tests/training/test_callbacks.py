@@ -13,8 +13,7 @@ import tensorflow as tf
 from toys import DECAY, TARGET, build, data, dense_model, fit, masks_of
 
 import tfprune
-from tfprune.training import pruned_layers
-from tfprune.training.layers import effective_weights
+from tfprune.pruned.layers import effective_weights, pruned_layers
 
 
 def everything_that_logs(folder):

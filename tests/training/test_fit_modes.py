@@ -27,7 +27,7 @@ from toys import (
 )
 
 import tfprune
-from tfprune.training import pruned_layers
+from tfprune.pruned.layers import pruned_layers
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from tfprune.export.layer_form import LayerForm
+from tfprune.export.flatbuffer.layer_form import LayerForm
 
 
 class ExportError(RuntimeError):

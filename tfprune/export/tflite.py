@@ -6,17 +6,20 @@ from typing import Any
 
 import keras
 
-from tfprune.export.arm import Arm, find_arm
-from tfprune.export.convert import Build, Built, check_calibration, find_target, op_counts
-from tfprune.export.data import OPEN_DIMENSION, random_rows, read_rows, take_dtypes
-from tfprune.export.files import gzip_size, write_atomically
-from tfprune.export.precision import float32_compute
+from tfprune.export.flatbuffer.contents import op_counts
 from tfprune.export.progress import Begin, stages
 from tfprune.export.result import ExportError, ExportResult
-from tfprune.export.runtime import Row, Runner
 from tfprune.export.storage import STORAGES, Storage, check_path, find_storage
-from tfprune.export.verify import Verdict, compare, run_keras, still_outputs, verify
+from tfprune.export.targets.dense import check_calibration
+from tfprune.export.targets.registry import find_target
+from tfprune.export.targets.target import Build, Built
+from tfprune.export.verify.arm import Arm, find_arm
+from tfprune.export.verify.compare import Verdict, compare, run_keras, still_outputs, verify
+from tfprune.export.verify.precision import float32_compute
+from tfprune.export.verify.runtime import Row, Runner
+from tfprune.export.verify.samples import OPEN_DIMENSION, random_rows, read_rows, take_dtypes
 from tfprune.export.view import View, view_of
+from tfprune.files import gzip_size, write_atomically
 
 _CALIBRATION_SAMPLES = 500
 _REPRESENTATIVE_CHECKED = 64
@@ -94,7 +97,7 @@ def export_tflite(
 
 
 def _check_model(model: Any) -> None:
-    from tfprune.training import check_model
+    from tfprune.graph.models import check_model
 
     check_model(model)
     if keras.backend.backend() != "tensorflow":
@@ -105,7 +108,8 @@ def _check_model(model: Any) -> None:
 
 
 def _plain(model: keras.Model) -> keras.Model:
-    from tfprune.training import is_pruned, strip
+    from tfprune.inference.strip import strip
+    from tfprune.pruned.layers import is_pruned
 
     return strip(model) if is_pruned(model) else model
 

@@ -26,19 +26,23 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfprune import dct_macs, masks, transforms
-from tfprune.banded import FACTORS, BandedLayer, Masks, deviations, over, scale_gradient
-from tfprune.bands import BandFunction, check_band, check_rates
-from tfprune.checks import check_at_most_one, check_flag, check_number, check_one_schedule
-from tfprune.groups import Groups, check_granularity
-from tfprune.method import LayerTensors, WeightSpec, check_target, per_layer, register
-from tfprune.thresholds import (
-    HIGH,
-    LOW,
-    DynamicSchedule,
-    ThresholdMethod,
+from tfprune.maths import dct_macs, masks, transforms
+from tfprune.maths.banded_layer import FACTORS, BandedLayer, Masks, deviations, over, scale_gradient
+from tfprune.maths.bands import BandFunction, check_band, check_rates
+from tfprune.maths.checks import (
+    check_at_most_one,
     check_fits,
+    check_flag,
+    check_number,
+    check_one_schedule,
+    check_target,
+    per_layer,
 )
+from tfprune.maths.groups import Groups, check_granularity
+from tfprune.maths.spec import LayerTensors, WeightSpec
+from tfprune.maths.thresholds import HIGH, LOW
+from tfprune.method import register
+from tfprune.methods._hysteresis import DynamicSchedule, ThresholdMethod
 
 Tensor = Any
 
@@ -48,7 +52,7 @@ Tensor = Any
 class FrequencySchedule(DynamicSchedule):
     """The paper's timing: an update with probability `sigma(iter) = (1 + gamma * iter)^-power`.
 
-    Args: those of `tfprune.thresholds.DynamicSchedule`, which says how they are read.
+    Args: those of `tfprune.methods._hysteresis.DynamicSchedule`, which says how they are read.
     """
 
 
@@ -72,9 +76,9 @@ class FrequencyDomain(ThresholdMethod):
         target_speedup: > 1. Likewise: multiply-adds of all layers together, over those of kept
             entries and the DCT of the inputs.
         band: a band function (`tfprune.bands`), such as `Beta(1.5)`; None: one threshold (FDNP).
-        granularity: what is pruned together (`tfprune.groups`): "coefficient", "block4", "block8",
-            "input4", "row", "frequency" or "band". Moments and thresholds are then those of the
-            groups' RMS.
+        granularity: what is pruned together (`tfprune.maths.groups`): "coefficient", "block4",
+            "block8", "input4", "row", "frequency" or "band". Moments and thresholds are then those
+            of the groups' RMS.
         supports: {regular expression of layer names: (height, width)} of the feature map that a
             flatten in front of a dense layer unrolled (channels last). Without it they are found
             in the graph, where there is one. A dense layer without a map is plain surgery.

@@ -12,9 +12,10 @@ from typing import Any
 
 from keras import ops
 
-from tfprune import masks
-from tfprune.checks import check_one_schedule
-from tfprune.method import LayerTensors, Method, WeightSpec, check_target, register
+from tfprune.maths import masks
+from tfprune.maths.checks import check_one_schedule, check_target
+from tfprune.maths.spec import LayerTensors, WeightSpec
+from tfprune.method import Method, register
 from tfprune.schedules import PolynomialDecay
 
 Tensor = Any

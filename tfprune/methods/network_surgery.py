@@ -21,10 +21,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfprune import masks
-from tfprune.checks import check_flag
-from tfprune.method import LayerTensors, check_target, per_layer, register
-from tfprune.thresholds import HIGH, LOW, DynamicSchedule, ThresholdMethod, moments
+from tfprune.maths import masks
+from tfprune.maths.checks import check_flag, check_target, per_layer
+from tfprune.maths.spec import LayerTensors
+from tfprune.maths.thresholds import HIGH, LOW, moments
+from tfprune.method import register
+from tfprune.methods._hysteresis import DynamicSchedule, ThresholdMethod
 
 Tensor = Any
 
@@ -34,7 +36,7 @@ Tensor = Any
 class SurgerySchedule(DynamicSchedule):
     """The paper's timing: an update with probability `sigma(iter) = (1 + gamma * iter)^-power`.
 
-    Args: those of `tfprune.thresholds.DynamicSchedule`, which says how they are read.
+    Args: those of `tfprune.methods._hysteresis.DynamicSchedule`, which says how they are read.
     """
 
 

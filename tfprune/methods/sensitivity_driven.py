@@ -27,25 +27,20 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfprune import masks
-from tfprune.checks import (
+from tfprune.maths import masks
+from tfprune.maths.checks import (
     check_at_most_one,
     check_flag,
     check_not_negative,
     check_number,
     check_step,
-)
-from tfprune.method import (
-    LayerTensors,
-    Method,
-    WeightSpec,
     check_target,
-    final_sparsity,
-    register,
 )
-from tfprune.schedules import PruningSchedule
+from tfprune.maths.spec import LayerTensors, WeightSpec
+from tfprune.maths.thresholds import UNSET
+from tfprune.method import Method, register
+from tfprune.schedules import PruningSchedule, final_sparsity
 from tfprune.signals import OutputSensitivity
-from tfprune.thresholds import UNSET
 
 Tensor = Any
 BISECTIONS = 14

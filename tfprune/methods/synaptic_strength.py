@@ -23,9 +23,16 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
-from tfprune import masks, transforms
-from tfprune.checks import check_flag, check_not_negative, check_one_schedule, check_step
-from tfprune.method import LayerTensors, Method, WeightSpec, check_target, register
+from tfprune.maths import masks, transforms
+from tfprune.maths.checks import (
+    check_flag,
+    check_not_negative,
+    check_one_schedule,
+    check_step,
+    check_target,
+)
+from tfprune.maths.spec import LayerTensors, WeightSpec
+from tfprune.method import Method, register
 from tfprune.schedules import PruningSchedule
 
 Tensor = Any

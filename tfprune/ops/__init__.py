@@ -3,6 +3,7 @@
 Importing this registers the ops, so that SavedModels that hold them load.
 """
 
+from tfprune.maths.sparse_weights import ConvSpec, SparseWeights
 from tfprune.ops.conv import (
     pack,
     packed_conv2d,
@@ -10,14 +11,7 @@ from tfprune.ops.conv import (
     sparse_conv2d,
     sparse_frequency_conv2d,
 )
-from tfprune.ops.library import (
-    NativeUnavailableError,
-    available,
-    kernels,
-    native,
-    select_kernel,
-)
-from tfprune.sparse_weights import ConvSpec, SparseWeights
+from tfprune.ops.library import NativeUnavailableError, available, kernels, native, select_kernel
 
 __all__ = [
     "ConvSpec",

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfprune.maths.sparse_weights import ACTIVATIONS, BASES, DENSE_FROM, ConvSpec, SparseWeights
+from tfprune.maths.transforms import dct_matrix
 from tfprune.ops.library import native
 from tfprune.ops.unpacking import unpack
-from tfprune.sparse_weights import ACTIVATIONS, BASES, DENSE_FROM, ConvSpec, SparseWeights
-from tfprune.transforms import dct_matrix
 
 Tensor = Any
 FORMS = ("auto", "sparse", "dense")

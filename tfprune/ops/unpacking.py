@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfprune.sparse_weights import ARRAYS_AT, CONV_AT, COUNTS_AT, KIND_AT, ConvSpec
+from tfprune.maths.sparse_weights import ARRAYS_AT, CONV_AT, COUNTS_AT, KIND_AT, ConvSpec
 
 Tensor = Any
 

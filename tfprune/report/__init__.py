@@ -1,5 +1,5 @@
-"""Reports: the numbers of `tfprune.measure` as a text table, a plot, and an HTML page."""
+"""Reports: the numbers of `tfprune.report.measure` as a text table, a plot, and an HTML page."""
 
-from tfprune.report.result import Report, report
+from tfprune.report.report import Report, report
 
 __all__ = ["Report", "report"]

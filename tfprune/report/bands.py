@@ -9,9 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.graph.layers import find_variable, weighted_layers
+from tfprune.maths.transforms import canonical, extent
+from tfprune.pruned.layers import STATE
 from tfprune.report.pictures import SAMPLE
-from tfprune.training.layers import STATE, find_variable, weighted_layers
-from tfprune.transforms import canonical, extent
 
 Tensor = Any
 BINS = 24

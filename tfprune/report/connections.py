@@ -12,11 +12,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune import transforms
+from tfprune.graph.layers import weighted_layers
+from tfprune.maths import transforms
+from tfprune.pruned.layers import STATE
+from tfprune.pruned.scales import movable, times_scales
 from tfprune.report.bands import magnitudes, origin_of
 from tfprune.report.pictures import shrink
-from tfprune.training.layers import STATE, weighted_layers
-from tfprune.training.scales import movable, times_scales
 
 
 @dataclasses.dataclass(frozen=True)

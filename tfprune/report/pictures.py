@@ -9,7 +9,8 @@ import zlib
 import keras
 import numpy as np
 
-from tfprune.training.layers import effective_weights, find_variable, own_variables, prunable_names
+from tfprune.graph.layers import find_variable, own_variables, prunable_names
+from tfprune.pruned.layers import effective_weights
 
 SIDE = 64  # cells of a density map, per side at most
 BINS = 41

@@ -4,35 +4,32 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from tfprune.measure import LayerMeasure
-
-if TYPE_CHECKING:
-    from tfprune.report.result import Report
+from tfprune.report.findings import Findings
+from tfprune.report.measure import LayerMeasure
 
 HEADERS = ("layer", "kind", "shape", "parameters", "nonzero", "density", "asked", "MACs", "kept")
 LEFT = 3  # the first columns are text, the others numbers
 
 
-def cells(report: Report) -> list[tuple[str, ...]]:
+def cells(report: Findings) -> list[tuple[str, ...]]:
     """One row of strings per layer, in the order of `HEADERS`."""
     return [_row(layer, report.asked.get(layer.name)) for layer in report.measurement.layers]
 
 
-def total_cells(report: Report) -> tuple[str, ...]:
+def total_cells(report: Findings) -> tuple[str, ...]:
     """The row of sums."""
     m = report.measurement
     counts = (count(m.parameters), count(m.nonzero), fraction(m.density))
     return ("total", "", "", *counts, "", count(m.macs), count(m.macs_kept))
 
 
-def headers(report: Report) -> tuple[str, ...]:
+def headers(report: Findings) -> tuple[str, ...]:
     """`HEADERS`, with what `asked` means."""
     return tuple("asked sparsity" if name == "asked" else name for name in HEADERS)
 
 
-def ratios(report: Report) -> list[tuple[str, str, str, str]]:
+def ratios(report: Findings) -> list[tuple[str, str, str, str]]:
     """(what is counted, from, to, ratio), each of the four ratios named in full."""
     data = report.measurement.to_dict()
     rows = (
@@ -84,7 +81,7 @@ def shape(dims: list[int] | list[list[int]]) -> str:
     return " + ".join("x".join(map(str, part)) or "scalar" for part in several or (dims,))
 
 
-def text_table(report: Report) -> str:
+def text_table(report: Findings) -> str:
     """The whole report as plain text."""
     rows = [headers(report), *cells(report), total_cells(report)]
     table = _columns(_without_empty(rows), LEFT)
@@ -129,17 +126,17 @@ def html_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], left: int
     return f"<table><thead>{line('th', head)}</thead>\n<tbody>{body}</tbody></table>"
 
 
-def layer_table(report: Report) -> str:
+def layer_table(report: Findings) -> str:
     """The table of layers as HTML."""
     head, *rows = _without_empty([headers(report), *cells(report), total_cells(report)])
     return html_table(head, rows, LEFT)
 
 
-def ratio_table(report: Report) -> str:
+def ratio_table(report: Findings) -> str:
     """The table of ratios as HTML."""
     return html_table(("", "dense", "kept", "ratio"), ratios(report), 1)
 
 
-def inline_html(report: Report) -> str:
+def inline_html(report: Findings) -> str:
     """For notebooks: both tables, in the notebook's own style."""
     return f"<b>{html.escape(report.name)}</b>{layer_table(report)}{ratio_table(report)}"

@@ -7,11 +7,10 @@ from typing import Any
 
 import keras
 
-from tfprune.checks import check_step
-from tfprune.training import _keras, sensitivity
-from tfprune.training.host import pruned_layers
-from tfprune.training.layers import STATE
+from tfprune.graph import _keras
+from tfprune.maths.checks import check_step
 from tfprune.training.pruner import Pruner
+from tfprune.training.sensitivity import serve
 
 _MARK = "tfprune_callback"
 
@@ -37,6 +36,8 @@ class PruningCallback(keras.callbacks.Callback):
     Warns: at the start if a schedule can never fire in the steps planned; at the end if nothing was
         pruned or a target was missed.
     """
+
+    is_pruning_callback = True
 
     def __init__(
         self,
@@ -76,7 +77,7 @@ class PruningCallback(keras.callbacks.Callback):
         assert self.pruner is not None
         self.unserve()  # of a training that was interrupted
         if any(state.method.signals for state in self.pruner.states):
-            self._undo = sensitivity.serve(self.model, self.pruner.states)
+            self._undo = serve.serve(self.model, self.pruner.states)
             self.pruner.measured = True
 
     def unserve(self) -> None:
@@ -146,29 +147,3 @@ class PruningCallback(keras.callbacks.Callback):
         """Say what was missed; after the other callbacks, since one may put older weights back."""
         assert self.pruner is not None
         self.pruner.verify()
-
-
-def arranged(model: keras.Model, callbacks: Any) -> tuple[Any, list[PruningCallback]]:
-    """The callbacks of a pruned model's `fit`, PruningCallback first; and that one alone.
-
-    Raises:
-        ValueError: if there is none although a schedule has not ended yet.
-    """
-    container = isinstance(callbacks, keras.callbacks.CallbackList)
-    given = callbacks.callbacks if container else keras.tree.flatten(callbacks or [])
-    ours = [callback for callback in given if isinstance(callback, PruningCallback)]
-    if not ours and not _ended(model):
-        raise ValueError(
-            "A pruned model needs `callbacks=[tfprune.PruningCallback()]` in `fit`, or its masks "
-            f"never change. Received: callbacks={callbacks!r}. To train with fixed masks, "
-            "prune with a schedule that has ended, or `tfprune.strip` it."
-        )
-    for callback in ours:
-        callback.concluded_by_fit = True
-    if container:
-        return callbacks, ours
-    return ours + [callback for callback in given if callback not in ours], ours
-
-
-def _ended(model: keras.Model) -> bool:
-    return all(getattr(layer, STATE).ended() for _, layer in pruned_layers(model))

@@ -9,13 +9,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfprune.checks import check_step
-from tfprune.method import LayerTensors
+from tfprune.graph import _keras
+from tfprune.maths.checks import check_step
+from tfprune.maths.spec import LayerTensors
+from tfprune.pruned.layers import STATE, pruned_layers
+from tfprune.pruned.state import PruneState
 from tfprune.schedules import PruningSchedule
-from tfprune.training import _keras, sensitivity, timing
-from tfprune.training.host import pruned_layers
-from tfprune.training.layers import STATE
-from tfprune.training.state import PruneState
+from tfprune.training import timing
+from tfprune.training.sensitivity import serve
 from tfprune.training.validation import update_by_validation
 
 Tensor = Any
@@ -232,14 +233,14 @@ class Pruner:
             What `after_step` takes, after the optimizer's step.
         """
         self.measured = True
-        return sensitivity.measure(self.states, tape, outputs, targets, self._iterations())
+        return serve.measure(self.states, tape, outputs, targets, self._steps_so_far())
 
     def after_step(self, signals: Any) -> None:
         """Let methods change their latent weights by what `measure` found."""
-        signals = sensitivity.once_a_step(signals, self.optimizer)
-        sensitivity.after_step(self.states, signals, self._iterations())
+        signals = serve.once_a_step(signals, self.optimizer)
+        serve.after_step(self.states, signals, self._steps_so_far())
 
-    def _iterations(self) -> Any:
+    def _steps_so_far(self) -> Any:
         if self.optimizer is None:
             return self._calls
         return ops.convert_to_tensor(self.optimizer.iterations)

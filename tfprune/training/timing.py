@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfprune.checks import check_sparsity
+from tfprune.maths.checks import check_sparsity
 from tfprune.schedules import PruningSchedule
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tfprune.training.state import PruneState
+from tfprune.pruned.state import PruneState
 
 
 def update_by_validation(

@@ -1,0 +1,1 @@
+"""The `.tflite` file format: reading, changing and writing it."""

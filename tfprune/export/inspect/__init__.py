@@ -1,0 +1,1 @@
+"""What is in a `.tflite` file, and what it costs to run."""

@@ -1,0 +1,1 @@
+"""Running a file and comparing it with the Keras model."""

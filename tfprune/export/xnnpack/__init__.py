@@ -1,0 +1,1 @@
+"""The form of a graph that XNNPACK's sparse mode takes."""

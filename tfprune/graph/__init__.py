@@ -1,0 +1,1 @@
+"""Keras layers, graphs and models as such; nothing here knows of pruning."""

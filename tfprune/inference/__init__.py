@@ -1,0 +1,1 @@
+"""What a trained net becomes: stripped, with fewer channels, on sparse layers."""

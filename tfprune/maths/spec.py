@@ -1,0 +1,68 @@
+"""What a method is told of a weight and of a layer: names, shapes, axes, tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+Tensor = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightSpec:
+    """What a method may know of a weight: its name, shape, axes, and where it stands.
+
+    `axes` names the dimensions in the words `kd kh kw cin cout multiplier vocabulary`; it is empty
+    where they have no fixed meaning (a bias, an `EinsumDense` kernel, a user's own variable).
+
+    Attributes:
+        name: attribute of the layer: "kernel", "bias", ...
+        shape, axes: of the weight as the layer holds it.
+        is_bias: whether it is a bias.
+        map_shape, map_axes: of the feature map (without batch) that a flatten in front of a dense
+            layer turned into its `cin`, such as (4, 4, 50), ("kh", "kw", "cin"); else ().
+        strides, groups: of a convolution; else (), 1.
+        uses: how often one inference on one example multiplies each entry; None where not known.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    axes: tuple[str, ...] = ()
+    is_bias: bool = False
+    map_shape: tuple[int, ...] = ()
+    map_axes: tuple[str, ...] = ()
+    strides: tuple[int, ...] = ()
+    groups: int = 1
+    uses: float | None = None
+
+    @property
+    def unrolled(self) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """Shape and axes with the flatten in front undone; the weight's own where there is none."""
+        if not self.map_shape:
+            return self.shape, self.axes
+        return (*self.map_shape, *self.shape[1:]), (*self.map_axes, *self.axes[1:])
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return math.prod(self.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerTensors:
+    """One layer as a method sees it at a mask update; every dict has one entry per pruned weight.
+
+    `latents` are the tensors that the masks multiply (the weight itself, its DCT coefficients, its
+    strengths), `masks` boolean tensors of their shapes, `state` the method's own extra state,
+    `progress` a scalar, 0 at the schedule's first step and 1 at its last, `others` all latent
+    tensors of each weight.
+    """
+
+    name: str
+    specs: dict[str, WeightSpec]
+    latents: dict[str, Tensor]
+    masks: dict[str, Tensor]
+    state: dict[str, Tensor]
+    progress: Tensor = 1.0
+    others: dict[str, dict[str, Tensor]] = dataclasses.field(default_factory=dict)

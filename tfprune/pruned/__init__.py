@@ -1,0 +1,1 @@
+"""The pruned model: attaching methods to layers, state, wrappers, saving and loading."""

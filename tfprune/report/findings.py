@@ -1,0 +1,47 @@
+"""What a report holds: the numbers and pictures of a net, without what is done with them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from tfprune.report.bands import BandPicture
+from tfprune.report.connections import ConnectionPicture
+from tfprune.report.measure import Measurement
+from tfprune.report.pictures import Picture
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """What pruning left of a net.
+
+    Attributes:
+        name: the model's name.
+        measurement: the numbers (`tfprune.report.measure`).
+        asked: layer -> sparsity asked for by its method or schedule, where it asks for one.
+        left_out: (layer, reason) of each layer that is not pruned; empty if none is pruned.
+        pictures: layer -> what the page draws of its main kernel.
+        bands: layer -> its frequency bands, where its method has bands.
+        connections: layer -> the kernels between its channels, where whole ones are pruned.
+    """
+
+    name: str
+    measurement: Measurement
+    asked: Mapping[str, float]
+    left_out: tuple[tuple[str, str], ...]
+    pictures: Mapping[str, Picture] = dataclasses.field(repr=False)
+    bands: Mapping[str, BandPicture] = dataclasses.field(repr=False)
+    connections: Mapping[str, ConnectionPicture] = dataclasses.field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers, JSON-able: `Measurement.to_dict`, what was asked for, bands, connections."""
+        data = self.measurement.to_dict()
+        for row in data["layers"]:
+            row["asked_sparsity"] = self.asked.get(row["name"])
+            bands = self.bands.get(row["name"])
+            row["band_densities"] = None if bands is None else bands.densities
+            pairs = self.connections.get(row["name"])
+            row["connections"] = None if pairs is None else pairs.to_dict()
+        out = [{"name": name, "reason": reason} for name, reason in self.left_out]
+        return {"model": self.name, **data, "left_out": out}
