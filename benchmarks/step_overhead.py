@@ -56,7 +56,7 @@ def steps(batch: int) -> dict[str, Callable[[], object]]:
 
 
 def _timing(method: tfprune.Method) -> tfprune.PruningSchedule:
-    default = method.default_schedule()
+    default = method.schedule()
     if hasattr(default, "gamma"):
         return dataclasses.replace(default, gamma=0.0, begin_step=0, end_step=10**9)
     return tfprune.ConstantSparsity(0.8, begin_step=0, end_step=10**9, frequency=100)

@@ -12,7 +12,7 @@ from tfprune.shell.data import load_data
 
 @tfprune.register
 @dataclasses.dataclass(frozen=True)
-class RelativeMagnitude(tfprune.Method):
+class RelativeMagnitude(tfprune.Scored):
     """Keep the weights that are large beside the others that feed the same output."""
 
     def score(self, latent, spec):

@@ -11,13 +11,13 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 MOST_LINES = 350
-MOST_FILES = 14  # of a folder, `__init__.py` among them
+MOST_FILES = 14  # of a folder, beside its `__init__.py`
 MOST_ROOT_FILES = 10
 
 # Room (a folder or a root file of tfprune/) -> the rooms that it may import; always itself as well.
 # Arrows point from what people call to maths, never back.
 MATHS = frozenset({"maths"})
-METHOD = MATHS | {"method", "schedules", "signals"}
+METHOD = MATHS | {"method", "needs", "protocols", "schedules"}
 PRUNED = METHOD | {"graph", "compat"}
 INFERENCE = PRUNED | {"pruned", "ops"}
 ANY = None
@@ -26,7 +26,8 @@ ROOMS: dict[str, frozenset[str] | None] = {
     "files": frozenset(),
     "maths": frozenset(),
     "schedules": MATHS | {"compat"},
-    "signals": MATHS,
+    "needs": MATHS,
+    "protocols": MATHS,
     "method": METHOD,
     "methods": METHOD,
     "compat": MATHS,

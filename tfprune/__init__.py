@@ -18,7 +18,7 @@ from tfprune.inference.compact import compact, compaction
 from tfprune.inference.strip import strip
 from tfprune.maths import bands
 from tfprune.maths.spec import LayerTensors, WeightSpec
-from tfprune.method import LISTENERS, Method, register
+from tfprune.method import LISTENERS, Method, Scored, register
 from tfprune.method import methods as registered
 from tfprune.methods.frequency_domain import FrequencyDomain, FrequencySchedule
 from tfprune.methods.magnitude import Magnitude
@@ -46,6 +46,7 @@ __all__ = [
     "Pruner",
     "PruningCallback",
     "PruningSchedule",
+    "Scored",
     "SensitivityDriven",
     "SensitivityMaps",
     "SensitivitySchedule",

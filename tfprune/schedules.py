@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import keras
 
 from tfprune.compat.tfmot import foreign_settings, in_graph, is_symbolic, schedule_base
-from tfprune.maths.checks import check_number, check_sparsity, check_step
+from tfprune.maths.checks import check_number, check_sparsity, check_step, check_target
+from tfprune.maths.piecewise import Ramp
 
 if TYPE_CHECKING:
     from tfprune.compat.tfmot import _OwnPruningSchedule as _Base
@@ -203,13 +204,43 @@ class PolynomialDecay(PruningSchedule):
 
     def sparsity(self, step: int) -> float:
         """The polynomial at `step`; `final_sparsity` from `end_step` on."""
-        left = (1 - self.progress(step)) ** self.power
-        return self.final_sparsity + (self.initial_sparsity - self.final_sparsity) * left
+        ramp = Ramp(self.initial_sparsity, self.final_sparsity, self.power)
+        return ramp.at(self.progress(step))
 
     @property
     def final_target(self) -> float:
         """`final_sparsity`."""
         return self.final_sparsity
+
+
+class TargetedSchedule(PruningSchedule):
+    """Base class of schedules that ask for a sparsity only where they are given one.
+
+    A subclass has the fields below beside those of `PruningSchedule`, and defines `curve`.
+
+    Attributes:
+        target_sparsity: in [0, 1), asked for when the schedule has ended; None: nothing is asked.
+    """
+
+    target_sparsity: float | None
+
+    def __post_init__(self) -> None:
+        check_target(self.target_sparsity)
+        super().__post_init__()
+
+    def curve(self, target: float) -> Ramp:
+        """The sparsity over the schedule's progress, from 0 to `target`."""
+        return Ramp(0.0, target)
+
+    def sparsity(self, step: int) -> float:
+        """The curve at `step`; 0 where there is no target."""
+        target = self.target_sparsity
+        return 0.0 if target is None else self.curve(target).at(self.progress(step))
+
+    @property
+    def final_target(self) -> float | None:
+        """`target_sparsity`."""
+        return self.target_sparsity
 
 
 def check_schedule(schedule: Any) -> Any:

@@ -8,12 +8,11 @@ from typing import ClassVar
 from keras import ops
 
 import tfprune
+from tfprune.maths.domains import Domain
 
 
-@tfprune.register
-@dataclasses.dataclass(frozen=True)
-class SignedStrength(tfprune.Method):
-    """w = strength * direction, entry by entry; the strengths are masked and penalised."""
+class Signed(Domain):
+    """w = strength * direction, element by element."""
 
     masked: ClassVar[str] = "strength"
 
@@ -25,9 +24,20 @@ class SignedStrength(tfprune.Method):
         """strength * direction."""
         return latents["strength"] * latents["direction"]
 
-    def penalty(self, latent, spec):
-        """L1."""
-        return 1e-3 * ops.sum(ops.abs(latent))
+
+@tfprune.register
+@dataclasses.dataclass(frozen=True)
+class SignedStrength(tfprune.Scored):
+    """The strengths are masked and penalised."""
+
+    @property
+    def domain(self):
+        """Strengths and directions."""
+        return Signed()
+
+    def penalty(self, latents, spec, progress):
+        """L1, until the last update."""
+        return ops.where(progress < 1, 1e-3 * ops.sum(ops.abs(latents["strength"])), 0.0)
 
     def score(self, latent, spec):
         """|strength|."""

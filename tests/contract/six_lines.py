@@ -9,7 +9,7 @@ import tfprune
 
 @tfprune.register
 @dataclasses.dataclass(frozen=True)
-class EveryOtherSquare(tfprune.Method):
+class EveryOtherSquare(tfprune.Scored):
     """Squares, so that the smallest weights go; nothing else is said."""
 
     def score(self, latent, spec):

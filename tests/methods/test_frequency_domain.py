@@ -14,8 +14,8 @@ from surgery import data, fit, mask_of, states
 
 import tfprune
 from tfprune.maths import bands, dct_macs, transforms
+from tfprune.maths.masks import HIGH, LOW
 from tfprune.maths.spec import LayerTensors, WeightSpec
-from tfprune.maths.thresholds import HIGH, LOW
 from tfprune.pruned.layers import pruned_layers
 
 to_numpy = keras.ops.convert_to_numpy
@@ -43,7 +43,8 @@ def layer_of(kernel, bias=None, masks=None, name="conv", method=None):
 
 
 def updated(method, layer, sparsity=0.0):
-    kept, state = method.update_layer(layer, tensor(np.float32(sparsity)))
+    due = [tensor(True)]
+    ((kept, state),) = method.update([layer], [tensor(np.float32(sparsity))], due)
     return {n: to_numpy(m) for n, m in kept.items()}, {n: to_numpy(v) for n, v in state.items()}
 
 
@@ -148,7 +149,7 @@ def test_target_sparsity_prunes_the_smallest_groups(granularity):
     mask = kept["kernel"]
     assert rms[mask].min() > rms[~mask].max()
     spec = WeightSpec("kernel", kernel.shape, AXES)
-    assert abs(mask.mean() - 0.4) <= method.rounding([{"kernel": spec}]) + 1e-6
+    assert abs(mask.mean() - 0.4) <= method.target.rounding([method.groups(spec).sizes]) + 1e-6
 
 
 def test_one_c_for_all_layers_in_a_network_target():
@@ -159,21 +160,21 @@ def test_one_c_for_all_layers_in_a_network_target():
         for name, scale, shape in (("a", 1.0, (3, 3, 4, 8)), ("b", 0.01, (5, 5, 8, 8)))
     ]
     flags = [tensor(True)] * 2
-    results = method.update_network(layers, [tensor(np.float32(0.75))] * 2, flags)
+    results = method.update(layers, [tensor(np.float32(0.75))] * 2, flags)
     masks = [to_numpy(m["kernel"]) for m, _ in results]
     assert sum(m.sum() for m in masks) == round((288 + 1600) / 4)
     c = [float(s["c"]) for _, s in results]
     assert c[0] == pytest.approx(c[1], abs=0.2)
     deviations = []
     for layer in layers:
-        magnitude = np.abs(to_numpy(layer.latents["kernel"]))
+        magnitude = np.abs(to_numpy(layer.masked["kernel"]))
         deviations.append((magnitude - magnitude.mean()) / magnitude.std())
     kept = np.concatenate([d[m] for d, m in zip(deviations, masks, strict=True)])
     gone = np.concatenate([d[~m] for d, m in zip(deviations, masks, strict=True)])
     assert kept.min() >= gone.max() - 1e-5
-    half = method.update_network(layers, [tensor(np.float32(0.375))] * 2, flags)
+    half = method.update(layers, [tensor(np.float32(0.375))] * 2, flags)
     assert sum(to_numpy(m["kernel"]).sum() for m, _ in half) == round((288 + 1600) * (1 - 0.375))
-    none = method.update_network(layers, [tensor(np.float32(0.75))] * 2, [tensor(False)] * 2)
+    none = method.update(layers, [tensor(np.float32(0.75))] * 2, [tensor(False)] * 2)
     assert all(to_numpy(m["kernel"]).all() for m, _ in none)
 
 

@@ -149,6 +149,6 @@ def test_config_round_trip():
     method = tfprune.Magnitude(0.3, scope="global")
     saved = json.loads(json.dumps(keras.saving.serialize_keras_object(method)))
     assert keras.saving.deserialize_keras_object(saved) == method
-    assert tfprune.Magnitude(0.3).default_schedule().final_sparsity == 0.3
-    assert tfprune.Magnitude().default_schedule().final_sparsity == 0.5
-    assert tfprune.Magnitude(0.0).default_schedule().final_sparsity == 0.0
+    assert tfprune.Magnitude(0.3).schedule().final_sparsity == 0.3
+    assert tfprune.Magnitude().schedule().final_sparsity == 0.5
+    assert tfprune.Magnitude(0.0).schedule().final_sparsity == 0.0

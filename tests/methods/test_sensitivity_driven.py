@@ -11,6 +11,7 @@ import tensorflow as tf
 from surgery import mask_of, states
 
 import tfprune
+from tfprune.needs import OutputSensitivity
 from tfprune.training.sensitivity import serve
 
 L = keras.layers
@@ -64,9 +65,9 @@ def by_automatic_differentiation(model, x, y, kind="unspecific", per_sample=Fals
 def heard(monkeypatch):
     """What the methods were handed in the last step, in the order of the weights."""
     seen = {}
-    original = serve.after_step
+    original = serve.hand_on
 
-    def spy(listening, signals, step):
+    def spy(listening, signals, step, stepped):
         for state in listening:
             for name in state.specs:
                 key = (state.path_in_model, name)
@@ -75,9 +76,9 @@ def heard(monkeypatch):
                     [signals[id(state), name]],
                     [],
                 )
-        original(listening, signals, step)
+        original(listening, signals, step, stepped)
 
-    monkeypatch.setattr(serve, "after_step", spy)
+    monkeypatch.setattr(serve, "hand_on", spy)
     return seen
 
 
@@ -421,7 +422,7 @@ def test_one_output_is_that_of_every_example(per_sample):
     found = []
     for kind, y in (("unspecific", None), ("specific", np.arange(12) % 2), ("specific", None)):
         model = tfprune.prune(plain, tfprune.SensitivityDriven())
-        signal = tfprune.signals.OutputSensitivity(kind, None, 1, per_sample)
+        signal = OutputSensitivity(kind, None, 1, per_sample)
         each = serve.measure_on(model, list(states(model).values()), signal, x, y)
         found.append([to_numpy(value) for value in each.values()])
     for one, *others in zip(*found, strict=True):
@@ -438,7 +439,7 @@ def test_rows_of_one_example_are_summed_before_the_absolute_value():
     x = data("lstm")[0]
     expected = by_automatic_differentiation(plain, x, None, per_sample=True)
     model = tfprune.prune(plain, tfprune.SensitivityDriven())
-    signal = tfprune.signals.OutputSensitivity(classes=None, per_sample=True)
+    signal = OutputSensitivity(classes=None, per_sample=True)
     found = serve.measure_on(model, list(states(model).values()), signal, x)
     for value, true in zip(found.values(), expected, strict=True):
         np.testing.assert_allclose(value, true, rtol=2e-4, atol=2e-6)

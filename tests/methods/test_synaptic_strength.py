@@ -121,7 +121,7 @@ def test_gradients_against_finite_differences():
     slope = rng.normal(size=SPEC.shape).astype("float32")
 
     def loss(latents):
-        return tf.reduce_sum(slope * tf.sin(method.decode(latents, SPEC)))
+        return tf.reduce_sum(slope * tf.sin(method.domain.decode(latents, SPEC)))
 
     with tf.GradientTape() as tape:
         latents = {name: tf.constant(v) for name, v in values.items()}
@@ -140,13 +140,13 @@ def test_a_zero_kernel_has_no_strength_and_a_finite_gradient():
     method = tfprune.SynapticStrength()
     weight = np.ones(SPEC.shape, "float32")
     weight[:, :, 0, 1] = 0
-    latents = method.encode(tensor(weight), SPEC)
+    latents = method.domain.encode(tensor(weight), SPEC)
     assert to_numpy(latents["strength"])[0, 1] == 0
-    np.testing.assert_allclose(method.decode(latents, SPEC), weight, rtol=1e-6)
+    np.testing.assert_allclose(method.domain.decode(latents, SPEC), weight, rtol=1e-6)
     with tf.GradientTape() as tape:
         source = {name: tf.identity(v) for name, v in latents.items()}
         tape.watch(list(source.values()))
-        value = tf.reduce_sum(method.decode(source, SPEC))
+        value = tf.reduce_sum(method.domain.decode(source, SPEC))
     assert all(np.isfinite(g).all() for g in tape.gradient(value, source).values())
 
 
@@ -169,7 +169,7 @@ def test_connections_of_all_layers_are_ranked_together():
     rng = np.random.default_rng(0)
     a, b = (rng.normal(size=shape).astype("float32") for shape in ((4, 6), (6, 10)))
     layers = [layer_of(a, "a"), layer_of(b, "b")]
-    found = tfprune.SynapticStrength().update_network(
+    found = tfprune.SynapticStrength().update(
         layers, [tensor(np.float32(0.75))] * 2, [tensor(True)] * 2
     )
     kept = np.concatenate([to_numpy(masks["kernel"]).ravel() for masks, _ in found])
@@ -182,7 +182,7 @@ def test_entropy_ranks_by_the_variance_of_the_kernel():
     kernel = rng.normal(size=(3, 3, 4, 6)).astype("float32")
     kernel[:, :, 0] = 5.0  # strong, but flat: no variance
     strengths = np.sqrt((kernel**2).sum((0, 1)))
-    found = tfprune.SynapticStrength(score_by="entropy").update_network(
+    found = tfprune.SynapticStrength(score_by="entropy").update(
         [layer_of(strengths, "a", kernel)], [tensor(np.float32(0.25))], [tensor(True)]
     )
     mask = to_numpy(found[0][0]["kernel"])
@@ -196,7 +196,7 @@ def test_entropy_compares_kernels_of_one_entry_with_larger_ones():
     small = rng.uniform(0.01, 0.3, size=(1, 1, 4, 6)).astype("float32")
     norms = [np.sqrt((kernel**2).sum((0, 1))) for kernel in (large, small)]
     layers = [layer_of(norms[0], "a", large), layer_of(norms[1], "b", small)]
-    found = tfprune.SynapticStrength(score_by="entropy").update_network(
+    found = tfprune.SynapticStrength(score_by="entropy").update(
         layers, [tensor(np.float32(0.5))] * 2, [tensor(True)] * 2
     )
     variances = np.concatenate([large.var((0, 1)).ravel(), np.square(small).ravel()])

@@ -108,7 +108,7 @@ def test_schedules_by_layer_decide_what_each_layer_reaches() -> None:
     found = {path: layer.prune_state.schedule for path, layer in pruned_layers(pruned)}
     assert found["head"] == EARLY
     assert found["blocks/first"] == found["blocks/point1"] == LATE
-    assert found["entry"] == tfprune.Magnitude().default_schedule()
+    assert found["entry"] == tfprune.Magnitude().schedule()
     pruned.compile("sgd", "mse")
     x = np.random.default_rng(0).normal(size=(8, 6, 6, 2)).astype("float32")
     callbacks = [tfprune.PruningCallback()]

@@ -185,7 +185,7 @@ def test_a_method_without_rules():
 def test_a_method_that_needs_what_is_not_served():
     @dataclasses.dataclass(frozen=True)
     class Needy(tfprune.Magnitude):
-        signals = ("moon_phase",)
+        needs = ("moon_phase",)
 
     with pytest.raises(ValueError, match=r"moon_phase"):
         tfprune.prune(build(), Needy())

@@ -27,10 +27,12 @@ __all__ = [
     "compile_arguments",
     "compiled",
     "concrete",
+    "densified",
     "forget_traces",
     "graph_of",
     "has_stepped",
     "in_training",
+    "inner_optimizer",
     "logits_of",
     "made_by",
     "memoized",
@@ -243,17 +245,29 @@ def in_training() -> bool:
 
 def accumulation(optimizer: Any) -> int:
     """How many batches make one step of an optimizer."""
-    return getattr(_inner(optimizer), "gradient_accumulation_steps", None) or 1
+    return getattr(inner_optimizer(optimizer), "gradient_accumulation_steps", None) or 1
 
 
 def has_stepped(optimizer: Any) -> Any:
-    """Whether the last batch of an optimizer that accumulates gradients made a step; a tensor."""
-    batches = keras.ops.convert_to_tensor(_inner(optimizer)._iterations)
+    """Whether an optimizer's last batch made a step; a tensor where it accumulates gradients."""
+    if accumulation(optimizer) == 1:
+        return True
+    batches = keras.ops.convert_to_tensor(inner_optimizer(optimizer)._iterations)
     return keras.ops.equal(batches % accumulation(optimizer), 0)
 
 
-def _inner(optimizer: Any) -> Any:
+def inner_optimizer(optimizer: Any) -> Any:
+    """The optimizer inside one that scales the loss; else itself."""
     return getattr(optimizer, "inner_optimizer", None) or optimizer
+
+
+def densified(gradient: Any) -> Any:
+    """A gradient as one tensor, of an embedding too."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.convert_to_tensor(gradient)
+    return gradient
 
 
 def sync(model: keras.Model) -> None:

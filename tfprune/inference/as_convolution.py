@@ -9,7 +9,7 @@ import numpy as np
 
 from tfprune.inference.fusing import Fusion
 from tfprune.maths.sparse_weights import MOST_KERNEL, ConvSpec, SparseWeights
-from tfprune.maths.transforms import dct_matrix
+from tfprune.maths.transforms import dct2
 
 ROUNDING = 1e-6  # coefficients below this fraction of the largest are zeros that were rounded
 
@@ -56,18 +56,28 @@ def _padded(spec: ConvSpec, word: str) -> tuple[ConvSpec, bool]:
     return dataclasses.replace(spec, padding=same_padding(spec)), False
 
 
-def sparsest(spec: ConvSpec, kernel: np.ndarray, bias: np.ndarray) -> SparseWeights:
-    """In the basis in which the kernel has fewer non-zeros."""
-    waves = dct_coefficients(kernel)
-    dct = np.count_nonzero(waves.astype(np.float32)) < np.count_nonzero(kernel)
+def sparsest(
+    spec: ConvSpec, kernel: np.ndarray, bias: np.ndarray, coefficients: np.ndarray | None = None
+) -> SparseWeights:
+    """Weights in the basis in which the kernel has fewer nonzeros.
+
+    Args:
+        spec: of the convolution.
+        kernel: [kh, kw, cin / groups, cout].
+        bias: [cout].
+        coefficients: of the kernel, where they are known; None: from the kernel, less those that
+            are but rounded zeros.
+    """
+    if coefficients is None or coefficients.shape != kernel.shape:
+        coefficients = dct_coefficients(kernel)
+    dct = np.count_nonzero(coefficients.astype(np.float32)) < np.count_nonzero(kernel)
     spec = dataclasses.replace(spec, basis="dct" if dct else "spatial")
-    return SparseWeights.from_dense(waves if dct else kernel, spec, bias)
+    return SparseWeights.from_dense(coefficients if dct else kernel, spec, bias)
 
 
 def dct_coefficients(kernel: np.ndarray) -> np.ndarray:
-    """Of a kernel [kh, kw, cin, cout], float64, with zeros in place of what is but rounding."""
-    vertical, horizontal = (np.asarray(dct_matrix(n), np.float64) for n in kernel.shape[:2])
-    waves = np.einsum("up,vq,pqio->uvio", vertical, horizontal, kernel.astype(np.float64))
-    largest = np.abs(waves).max(initial=0.0, axis=(0, 1), keepdims=True)
-    waves[np.abs(waves) <= ROUNDING * largest] = 0
-    return waves
+    """Coefficients of a kernel [kh, kw, cin, cout], float64, zero where they are but rounding."""
+    coefficients = dct2(kernel)
+    largest = np.abs(coefficients).max(initial=0.0, axis=(0, 1), keepdims=True)
+    coefficients[np.abs(coefficients) <= ROUNDING * largest] = 0
+    return coefficients

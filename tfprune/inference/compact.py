@@ -18,6 +18,7 @@ from tfprune.graph.rebuilding import identity, rebuilt
 from tfprune.inference.as_convolution import as_convolution, sparsest
 from tfprune.inference.fusing import FUSED, Fusion, fusions
 from tfprune.inference.sparse_layers import SparseConv
+from tfprune.inference.stored import hand_over
 from tfprune.inference.strip import strip
 from tfprune.maths.sparse_weights import DENSE_FROM, STORAGE
 from tfprune.pruned.copying import copy_model
@@ -85,7 +86,11 @@ def compact(model: keras.Model, choose: str = "measured", storage: str = "float3
             "`compact` needs a Functional or Sequential model, without a `call` of its own. "
             f"Received: '{model.name}' of type {model.__class__.__name__}."
         )
-    plain = strip(model) if is_pruned(model) else copy_model(model)
+    if is_pruned(model):
+        plain = strip(model)
+    else:
+        plain = copy_model(model)
+        hand_over(model, plain)
     paths = {id(layer): path for path, layer in weighted_layers(plain)}
     made: dict[int, Callable[[], keras.Layer]] = {}
     choices = []
@@ -140,7 +145,7 @@ def _replacement(
     spec, weights, same = found
     activation = fusion.activation if fusion.activation in FUSED else "linear"
     spec = dataclasses.replace(spec, activation=activation)
-    packed = sparsest(spec, weights, bias)
+    packed = sparsest(spec, weights, bias, fusion.coefficients())
     basis, density = packed.spec.basis, packed.density
     rest = None if fusion.activation in FUSED else fusion.activation
 

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from tfprune.graph.graphs import Call, classes, graphs, has_own_kernel, readers
+from tfprune.inference.stored import coefficients_of
 
 KERNELS = classes("Conv1D", "Conv2D", "DepthwiseConv1D", "DepthwiseConv2D", "Dense")
 FUSED = ("linear", "relu", "relu6")
@@ -63,6 +64,14 @@ class Fusion:
             kernel = kernel * scale.reshape(outputs)
             bias = bias * scale + offset
         return kernel.astype(np.float32), bias.astype(np.float32)
+
+    def coefficients(self) -> np.ndarray | None:
+        """DCT coefficients of the kernel of `arrays`, where pruning left them; else None."""
+        coefficients = coefficients_of(self.layer)
+        if coefficients is None or self.normalization is None:
+            return coefficients
+        scale, _ = _affine(self.normalization)
+        return (coefficients * scale).astype(np.float32)
 
 
 def _affine(normalization: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ from tfprune.graph import _keras
 from tfprune.graph.layers import own_variables, weighted_layers
 from tfprune.graph.models import check_model, restart_optimizer, trained_variables, warn_of_restart
 from tfprune.inference.shrink import shrunk
+from tfprune.inference.stored import keep, stored_of
 from tfprune.pruned import saving
 from tfprune.pruned.copying import copy_model, unwrap
 from tfprune.pruned.layers import effective_weights, is_pruned, pruned_layers
@@ -39,12 +40,14 @@ def strip(model: keras.Model, in_place: bool = False, shrink: bool = False) -> k
     if shrink and in_place:
         raise ValueError("`shrink=True` makes a smaller model; it cannot be done in place.")
     if not in_place:
-        values = [effective_weights(layer) for _, layer in weighted_layers(model)]
+        layers = [layer for _, layer in weighted_layers(model)]
         with released_scales(model):
             plain = copy_model(model, unwrapped=True)
-        for (_, layer), weights in zip(weighted_layers(plain), values, strict=True):
-            for name, variable in own_variables(layer).items():
+        for layer, (_, copy) in zip(layers, weighted_layers(plain), strict=True):
+            weights = effective_weights(layer)
+            for name, variable in own_variables(copy).items():
                 variable.assign(weights[name])
+            keep(copy, stored_of(layer))
         return shrunk(plain) if shrink else plain
     trained = trained_variables(model)
     release_scales(model)

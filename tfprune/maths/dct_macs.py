@@ -20,14 +20,14 @@ Specs = Sequence[Mapping[str, WeightSpec]]
 
 
 def per_use(spec: WeightSpec, stored: Any) -> float:
-    """The DCT of the inputs of one use of a kernel, for the channels with an entry left."""
+    """The DCT of the inputs of one use of a kernel, for the channels with a weight left."""
     if spec.is_bias or transforms.size(spec) == 1:
         return 0.0
     return _channels(spec, stored) * transforms.transform_macs(spec)
 
 
 def _channels(spec: WeightSpec, stored: Any) -> int:
-    """Channels to transform: inputs (outputs of a transposed convolution) with an entry left."""
+    """Channels to transform: inputs (outputs of a transposed convolution) with a weight left."""
     shape, axes = spec.unrolled
     left = np.asarray(stored).reshape(shape) != 0
     transposed = "multiplier" not in axes and axes.index("cout") < axes.index("cin")
@@ -36,8 +36,8 @@ def _channels(spec: WeightSpec, stored: Any) -> int:
     return int(live.sum()) * spec.groups
 
 
-def per_entry(spec: WeightSpec) -> float:
-    """What an entry costs when it is kept; 0 where the dense layer is cheaper than any mask."""
+def per_weight(spec: WeightSpec) -> float:
+    """Cost of a kept weight; 0 where the dense layer is cheaper than any mask."""
     return 0.0 if spec.is_bias or _everywhere(spec) >= spec.size else spec.uses or 0.0
 
 
@@ -52,17 +52,17 @@ def fixed(specs: Specs) -> float:
 
 
 def sparse(specs: Specs, masks: Sequence[Mapping[str, Any]]) -> float:
-    """Kept entries of all layers and what is fixed; masks are NumPy arrays by layer and name."""
+    """Multiply-adds of kept weights and what is fixed; masks are NumPy arrays by layer and name."""
     kept = sum(
-        mask.sum() * per_entry(one[name])
-        for one, layer in zip(specs, masks, strict=True)
-        for name, mask in layer.items()
+        mask.sum() * per_weight(layer_specs[name])
+        for layer_specs, layer_masks in zip(specs, masks, strict=True)
+        for name, mask in layer_masks.items()
     )
     return kept + fixed(specs)
 
 
-def left_for_entries(specs: Specs, speedup: float) -> float:
-    """What kept entries may cost at a speed-up.
+def left_for_weights(specs: Specs, speedup: float) -> float:
+    """Multiply-adds that kept weights may take at a speed-up.
 
     Raises:
         ValueError: if what is fixed costs too much already.
@@ -82,4 +82,4 @@ def _everywhere(spec: WeightSpec) -> float:
 
 
 def _kernels(specs: Specs) -> Iterator[WeightSpec]:
-    return (spec for one in specs for spec in one.values() if not spec.is_bias)
+    return (spec for layer in specs for spec in layer.values() if not spec.is_bias)

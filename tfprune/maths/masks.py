@@ -1,4 +1,4 @@
-"""Mask rules: which entries of a score tensor stay. 1 (True) keeps, 0 (False) prunes."""
+"""Mask rules: which elements of a score tensor stay. 1 (True) keeps, 0 (False) prunes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from keras import ops
 
 Tensor = Any
 
+LOW, HIGH = 0.9, 1.1  # hysteresis thresholds over t
 _SMALLEST = 1.1754944e-38  # smallest normal float32
 _LARGEST = 3.4028235e38
 _HALVINGS = 8 + 26  # to a factor of two over the range of float32, then to neighbouring numbers
@@ -24,7 +25,7 @@ def keep_largest(score: Tensor, sparsity: Tensor | float) -> Tensor:
         sparsity: scalar in [0, 1).
 
     Returns:
-        Boolean tensor of the shape of `score`. `tests/oracles.py` holds the sorting twin.
+        Boolean tensor of the shape of `score`. `tests/oracles.py` holds the sorting reference.
     """
     flat = ops.reshape(ops.cast(score, "float32"), (-1,))
     size = int(flat.shape[0])
@@ -44,27 +45,6 @@ def keep_largest_of_all(scores: Sequence[Tensor], sparsity: Tensor | float) -> l
     return _cut(keep_largest(_joined(scores), sparsity), scores)
 
 
-def ranked_together(
-    layers: Sequence[Any], scores: Sequence[Tensor], sparsity: Tensor, due: Sequence[Tensor]
-) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-    """`Method.update_network` with one threshold for all layers, where any of them is due.
-
-    Args:
-        layers, due: as there.
-        scores: of each weight of each layer, in their order; larger = keep.
-        sparsity: of all of them together.
-    """
-    any_due = ops.any(ops.stack(list(due)))
-    found = iter(keep_largest_of_all(scores, sparsity))
-    return [
-        (
-            {name: ops.where(any_due, next(found), layer.masks[name]) for name in layer.specs},
-            dict(layer.state),
-        )
-        for layer in layers
-    ]
-
-
 def keep_groups(
     scores: Sequence[Tensor], weights: Sequence[np.ndarray], kept: Tensor | float
 ) -> list[Tensor]:
@@ -74,12 +54,12 @@ def keep_groups(
     stays. Of equal scores, the first.
 
     Args:
-        scores: float tensors, not negative; one entry a group, all tensors ranked together.
+        scores: float tensors, not negative; one element a group, all tensors ranked together.
         weights: what each group weighs, arrays of the shapes of `scores`, not negative.
         kept: scalar, the weight to keep.
 
     Returns:
-        Boolean tensors of the shapes of `scores`. `tests/oracles.py` holds the sorting twin.
+        Boolean tensors of the shapes of `scores`. `tests/oracles.py` holds the sorting reference.
     """
     flat = _joined(scores)
     load = np.concatenate([np.ravel(weight) for weight in weights]).astype("float32")
@@ -96,25 +76,25 @@ def keep_groups(
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
-    """The entries of all tensors in a row, float32."""
-    return ops.concatenate([ops.reshape(ops.cast(one, "float32"), (-1,)) for one in tensors])
+    """The elements of all tensors as one vector, float32."""
+    return ops.concatenate([ops.reshape(ops.cast(t, "float32"), (-1,)) for t in tensors])
 
 
 def _cut(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """A row of entries as tensors of the shapes of `like`."""
+    """A vector as tensors of the shapes of `like`."""
     pieces, start = [], 0
-    for one in like:
-        size = math.prod(one.shape)
-        pieces.append(ops.reshape(flat[start : start + size], one.shape))
+    for tensor in like:
+        size = math.prod(tensor.shape)
+        pieces.append(ops.reshape(flat[start : start + size], tensor.shape))
         start += size
     return pieces
 
 
 def kth_largest(flat: Tensor, k: Tensor) -> Tensor:
-    """The k-th largest entry (k = 1 is the largest) of a 1-D float32 tensor, by bisection.
+    """The k-th largest element (k = 1 is the largest) of a 1-D float32 tensor, by bisection.
 
     34 counting passes find the largest float32 `t` with `count(flat >= t) >= k`, ten times faster
-    than a sort of 400,000 entries on a CPU. Scores with negative entries are sorted.
+    than a sort of 400,000 elements on a CPU. Scores with negative elements are sorted.
     """
     return ops.cond(ops.any(flat < 0), lambda: _by_sorting(flat, k), lambda: _by_halving(flat, k))
 
@@ -125,7 +105,7 @@ def _by_sorting(flat: Tensor, k: Tensor) -> Tensor:
 
 
 def _by_halving(flat: Tensor, k: Tensor, weights: np.ndarray | None = None) -> Tensor:
-    """The largest float32 `t` such that the entries `>= t` weigh at least `k`; 0 if none does."""
+    """The largest float32 `t` such that the elements `>= t` weigh at least `k`; 0 if none does."""
 
     def enough(threshold: Tensor) -> Tensor:
         return _count(flat >= threshold, weights) >= k
@@ -155,6 +135,25 @@ def hysteresis(magnitude: Tensor, mask: Tensor, low: Tensor, high: Tensor) -> Te
     Reference: Guo, Yao, Chen, NIPS 2016, eq. 3.
     """
     return ops.where(magnitude > high, True, ops.logical_and(mask, magnitude > low))
+
+
+def moments(values: Sequence[Tensor], sizes: Sequence[Any] | None = None) -> tuple[Tensor, Tensor]:
+    """Mean mu and standard deviation of |w| over the nonzeros of all tensors together.
+
+    Args:
+        values: tensors of any shapes.
+        sizes: for each, how many weights an element stands for (an array of its shape); None: one.
+
+    Returns:
+        Two float32 scalars; both 0 where every element is zero.
+    """
+    flat = ops.concatenate([ops.abs(ops.cast(ops.reshape(t, (-1,)), "float32")) for t in values])
+    weight = ops.cast(flat > 0, "float32")
+    if sizes is not None:
+        weight = weight * np.concatenate([np.ravel(size) for size in sizes]).astype("float32")
+    count = ops.sum(weight)
+    mean = ops.divide_no_nan(ops.sum(flat * weight), count)
+    return mean, ops.sqrt(ops.divide_no_nan(ops.sum(weight * ops.square(flat - mean)), count))
 
 
 def _count(flags: Tensor, weights: np.ndarray | None = None) -> Tensor:

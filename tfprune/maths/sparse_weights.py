@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.maths.transforms import dct_matrix
+from tfprune.maths.transforms import idct2
 
 BASES = ("spatial", "dct")
 ACTIVATIONS = ("linear", "relu", "relu6")
@@ -166,11 +166,8 @@ class SparseWeights:
 
     def kernel(self) -> np.ndarray:
         """The spatial kernel, [kernel_h, kernel_w, in_channels / groups, out_channels]."""
-        weights = self.dense().astype(np.float64)
-        if self.spec.basis == "dct":
-            vertical, horizontal = (np.asarray(dct_matrix(n)) for n in self.spec.kernel_size)
-            weights = np.einsum("up,vq,uvio->pqio", vertical, horizontal, weights)
-        return weights.astype(np.float32)
+        weights = self.dense()
+        return idct2(weights).astype(np.float32) if self.spec.basis == "dct" else weights
 
     def to_bytes(self, storage: str = "float32") -> bytes:
         """All of it in one piece, the same on every machine; see custom_ops/core/blob.h.

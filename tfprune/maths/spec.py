@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 Tensor = Any
+UNSET = -1.0  # what an item of a state holds until it is first set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,7 @@ class WeightSpec:
         map_shape, map_axes: of the feature map (without batch) that a flatten in front of a dense
             layer turned into its `cin`, such as (4, 4, 50), ("kh", "kw", "cin"); else ().
         strides, groups: of a convolution; else (), 1.
-        uses: how often one inference on one example multiplies each entry; None where not known.
+        uses: how often one inference on one example multiplies each weight; None where not known.
     """
 
     name: str
@@ -45,24 +46,39 @@ class WeightSpec:
 
     @property
     def size(self) -> int:
-        """Number of entries."""
+        """Number of weights."""
         return math.prod(self.shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerTensors:
-    """One layer as a method sees it at a mask update; every dict has one entry per pruned weight.
+    """One layer as a method sees it at a mask update; every dict has one item per pruned weight.
 
-    `latents` are the tensors that the masks multiply (the weight itself, its DCT coefficients, its
-    strengths), `masks` boolean tensors of their shapes, `state` the method's own extra state,
-    `progress` a scalar, 0 at the schedule's first step and 1 at its last, `others` all latent
-    tensors of each weight.
+    Attributes:
+        name: path of the layer in its model.
+        specs: what is known of each weight.
+        masked: the tensors that the masks multiply (the weight itself, its DCT coefficients, its
+            strengths).
+        masks: boolean tensors of their shapes.
+        state: the method's own extra state.
+        progress: scalar, 0 at the schedule's first step and 1 at its last.
+        latents: all latent tensors of each weight, by the names that its domain gives them.
+        inputs: calibration inputs of the layer [n, ...], where the method needs `Samples`.
     """
 
     name: str
     specs: dict[str, WeightSpec]
-    latents: dict[str, Tensor]
+    masked: dict[str, Tensor]
     masks: dict[str, Tensor]
     state: dict[str, Tensor]
     progress: Tensor = 1.0
-    others: dict[str, dict[str, Tensor]] = dataclasses.field(default_factory=dict)
+    latents: dict[str, dict[str, Tensor]] = dataclasses.field(default_factory=dict)
+    inputs: Tensor | None = None
+
+    @property
+    def unchanged(self) -> Update:
+        """The masks and the state as they are."""
+        return dict(self.masks), dict(self.state)
+
+
+Update = tuple[dict[str, Tensor], dict[str, Tensor]]  # new masks and new state of a layer

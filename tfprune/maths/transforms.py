@@ -146,6 +146,38 @@ def _constant(matrix: np.ndarray, like: Tensor) -> Tensor:
     return ops.convert_to_tensor(matrix.astype("float32"), dtype=like.dtype)
 
 
+def dct2(kernel: np.ndarray) -> np.ndarray:
+    """The DCT of kernels [kh, kw, ...], float64, in NumPy.
+
+    F = B w B^T over the first two axes
+    """
+    vertical, horizontal = (dct_matrix(n) for n in kernel.shape[:2])
+    return np.einsum("up,vq,pq...->uv...", vertical, horizontal, kernel.astype(np.float64))
+
+
+def idct2(coefficients: np.ndarray) -> np.ndarray:
+    """The inverse of `dct2`.
+
+    w = B^T F B over the first two axes
+    """
+    vertical, horizontal = (dct_matrix(n) for n in coefficients.shape[:2])
+    return np.einsum("up,vq,uv...->pq...", vertical, horizontal, coefficients.astype(np.float64))
+
+
+def integer_rows(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the DCT of one axis, in whole numbers where there are such.
+
+    Returns:
+        rows [size, size], and the factor [size] that makes each one orthonormal. Three taps have
+        [1, 1, 1], [1, 0, -1], [1, -2, 1] over sqrt(3), sqrt(2), sqrt(6).
+    """
+    orthonormal = dct_matrix(size)
+    if size != 3:
+        return orthonormal, np.ones(size)
+    rows = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], np.float64)
+    return rows, orthonormal[:, 0] / rows[:, 0]
+
+
 def bands(spec: WeightSpec) -> np.ndarray:
     """The band u + v (+ w) of each coefficient of a kernel, int [k]; 0 for k = 1."""
     sizes = extent(spec) or (1,)

@@ -1,4 +1,11 @@
-"""What the methods with hysteresis thresholds share: their timing, and `c`."""
+"""What the methods with hysteresis thresholds share: their timing, and `c`.
+
+    threshold  t = max(mu + c * std, 0),  a = 0.9 t,  b = 1.1 t
+    mask       0 if |w| <= a;  as it is if a < |w| <= b;  1 if |w| > b
+    when       with probability sigma(iter) = (1 + gamma * iter)^-power, until a stop
+
+Reference: Guo, Yao, Chen, NIPS 2016, eq. 3.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +21,17 @@ from tfprune.maths.checks import (
     check_number,
     check_pattern,
     check_step,
-    check_target,
+    per_layer,
 )
-from tfprune.maths.thresholds import UNSET
+from tfprune.maths.piecewise import Ramp
+from tfprune.maths.spec import UNSET, LayerTensors
+from tfprune.maths.targets import Outcome, Sparsity, Target
 from tfprune.method import Method
-from tfprune.schedules import PruningSchedule, final_sparsity
+from tfprune.schedules import TargetedSchedule
 
 
 @dataclasses.dataclass(frozen=True)
-class DynamicSchedule(PruningSchedule):
+class DynamicSchedule(TargetedSchedule):
     """An update with probability `sigma(iter) = (1 + gamma * iter)^-power`, until a stop.
 
     `iter` counts optimizer steps from `begin_step`. There is one uniform draw per layer and step,
@@ -61,7 +70,6 @@ class DynamicSchedule(PruningSchedule):
         if self.ramp > 1:
             raise ValueError(f"`ramp` must be in [0, 1]. Received: {self.ramp!r}.")
         check_step("seed", self.seed)
-        check_target(self.target_sparsity)
         super().__post_init__()
 
     def probability(self, step: int) -> float:
@@ -81,17 +89,9 @@ class DynamicSchedule(PruningSchedule):
             return possible
         return self.draw(step, layer) < self.probability(step)
 
-    def sparsity(self, step: int) -> float:
-        """The sparsity asked for in target mode; 0 where there is no target."""
-        if self.target_sparsity is None:
-            return 0.0
-        risen = min(self.progress(step) / self.ramp, 1.0) if self.ramp else 1.0
-        return self.target_sparsity * (1 - (1 - risen) ** 3)
-
-    @property
-    def final_target(self) -> float | None:
-        """`target_sparsity`."""
-        return self.target_sparsity
+    def curve(self, target: float) -> Ramp:
+        """Cubic over the first `ramp` of the span."""
+        return Ramp(0.0, target, span=self.ramp)
 
 
 class ThresholdMethod(Method):
@@ -116,30 +116,20 @@ class ThresholdMethod(Method):
                 check_pattern("c", pattern)
             object.__setattr__(self, "c", dict(self.c))
 
-    def adopt(self, schedule: Any) -> tuple[Method, Any]:
-        """Thresholds need no sparsity; a schedule that asks for one turns on target mode.
+    @property
+    def target(self) -> Target:
+        """`target_sparsity` of each layer; without it thresholds decide."""
+        if self.target_sparsity is not None:
+            return Sparsity(self.target_sparsity)
+        return Outcome(None if self.c is None else "c")
 
-        Raises:
-            ValueError: if a schedule asks for a sparsity although `c` is given, or for another one.
-        """
-        asked = final_sparsity(schedule)
-        if self.wanted is None and asked is None:
-            return self, schedule
-        if self.c is not None and self.wanted is None:
-            raise ValueError(
-                "With `c`, thresholds decide how sparse a layer gets: use a schedule without "
-                f"`target_sparsity`. Received: c={self.c!r}, schedule={schedule!r}."
-            )
-        if self.wanted is None:
-            settings: dict[str, Any] = {"target_sparsity": asked}
-            return dataclasses.replace(self, **settings), schedule
-        return super().adopt(schedule)
-
-    def check_layers(
-        self, paths: Sequence[str], schedules: Sequence[Any], specs: Sequence[Any]
-    ) -> None:
+    def check_layers(self, paths: Sequence[str]) -> None:
         """Every regular expression in `c` must fit one of the layers."""
         check_fits("c", self.c, paths)
+
+    def c_of(self, layer: LayerTensors) -> float:
+        """The c of a layer: of the first pattern that fits its path, 1 where none does."""
+        return per_layer(1.0 if self.c is None else self.c, layer.name, 1.0)
 
     def state(self, specs: Mapping[str, Any]) -> dict[str, Any]:
         """The threshold t, -1 until the first update, and the c that goes with it."""

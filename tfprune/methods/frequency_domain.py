@@ -18,31 +18,24 @@ orthogonal; only the mask tells the domains apart. A kernel without extent is pl
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
-from tfprune.maths import dct_macs, masks, transforms
-from tfprune.maths.banded_layer import FACTORS, BandedLayer, Masks, deviations, over, scale_gradient
+from tfprune.maths.banded_layer import FACTORS, BandedLayer, by_budget
 from tfprune.maths.bands import BandFunction, check_band, check_rates
-from tfprune.maths.checks import (
-    check_at_most_one,
-    check_fits,
-    check_flag,
-    check_number,
-    check_one_schedule,
-    check_target,
-    per_layer,
-)
+from tfprune.maths.checks import check_at_most_one, check_flag
+from tfprune.maths.domains import DCT
 from tfprune.maths.groups import Groups, check_granularity
-from tfprune.maths.spec import LayerTensors, WeightSpec
-from tfprune.maths.thresholds import HIGH, LOW
+from tfprune.maths.spec import LayerTensors, Update, WeightSpec
+from tfprune.maths.targets import Compression, Speedup, Target
+from tfprune.maths.transforms import band_positions, check_supports
+from tfprune.maths.updates import layer_by_layer, together
 from tfprune.method import register
 from tfprune.methods._hysteresis import DynamicSchedule, ThresholdMethod
+from tfprune.needs import KernelUses
 
 Tensor = Any
 
@@ -105,227 +98,77 @@ class FrequencyDomain(ThresholdMethod):
     supports: Mapping[str, Sequence[int]] | None = None
     band_rates: Sequence[float] | None = None
     prune_biases: bool = True
-    masked: ClassVar[str] = "coefficients"
 
     def __post_init__(self) -> None:
-        check_target(self.target_sparsity)
-        for name in ("target_compression", "target_speedup"):
-            value = getattr(self, name)
-            if value is not None and check_number(name, value) <= 1:
-                raise ValueError(f"`{name}` must be above 1. Received: {value!r}.")
-        ways = ("c", "target_sparsity", "target_compression", "target_speedup")
-        check_at_most_one(self, ways)
+        check_at_most_one(self, ("c", "target_sparsity", "target_compression", "target_speedup"))
+        target = self.target
         self.check_c()
         check_band(self.band)
-        if self.wanted is not None and self.band is not None and self.band.solved:
+        if target.sparsity is not None and self.band is not None and self.band.solved:
             raise ValueError(
                 f"A target needs a band function that leaves the density open; {self.band!r} says "
                 "how much of each band stays. Leave one of the two out."
             )
         check_granularity(self.granularity)
-        object.__setattr__(self, "supports", transforms.check_supports(self.supports))
+        object.__setattr__(self, "supports", check_supports(self.supports))
         check_rates(self.band_rates)
         check_flag("prune_biases", self.prune_biases)
         if self.band_rates is not None:
             object.__setattr__(self, "band_rates", tuple(float(v) for v in self.band_rates))
 
-    # -- the transform
+    @property
+    def domain(self) -> DCT:
+        """F = B w B^T, with the maps that dense layers unrolled and the rates of the bands."""
+        return DCT(self.supports, self.band_rates)
 
-    def encode(self, weight: Tensor, spec: WeightSpec) -> dict[str, Tensor]:
-        """F = B w B^T."""
-        return {"coefficients": transforms.dct(weight, spec)}
+    @property
+    def target(self) -> Target:
+        """The one that is given; none where `c` or densities of bands decide."""
+        if self.target_compression is not None:
+            return Compression(self.target_compression)
+        if self.target_speedup is not None:
+            return Speedup(self.target_speedup)
+        return super().target
 
-    def decode(self, latents: Mapping[str, Tensor], spec: WeightSpec) -> Tensor:
-        """w = B^T F B, with the gradient of each band multiplied by its rate."""
-        found = scale_gradient(latents["coefficients"], spec, self.band_rates)
-        return transforms.idct(found, spec)
+    @property
+    def needs(self) -> tuple[KernelUses, ...]:
+        """Multiply-adds can only be budgeted where they are known."""
+        return () if self.target_speedup is None else (KernelUses(),)
 
-    def stored(self, latents: Mapping[str, Tensor], spec: WeightSpec) -> Tensor:
-        """The coefficients."""
-        return latents["coefficients"]
+    def schedule(self) -> FrequencySchedule:
+        """The paper's schedule over 70 % of the training; in target mode, with the ramp."""
+        return FrequencySchedule(target_sparsity=self.target.sparsity)
 
-    # -- the masks
+    def groups(self, spec: WeightSpec) -> Groups:
+        """What is pruned together in a weight."""
+        return Groups(spec, self.granularity)
 
     def state(self, specs: Mapping[str, WeightSpec]) -> dict[str, Any]:
         """t (-1 until the first update), c, and the factors f_j of each weight's bands."""
-        factors = {
-            name + FACTORS: np.ones(len(transforms.band_positions(spec)), "float32")
-            for name, spec in specs.items()
-        }
+        bands = {name: len(band_positions(spec)) for name, spec in specs.items()}
+        factors = {name + FACTORS: np.ones(count, "float32") for name, count in bands.items()}
         return {**super().state(specs), **factors}
+
+    def update(
+        self, layers: Sequence[LayerTensors], sparsities: Sequence[Any], due: Sequence[Any]
+    ) -> list[Update]:
+        """Surgery layer by layer, or with one c for all layers where the target is theirs."""
+        if self.target.scope == "layer":
+            return layer_by_layer(layers, sparsities, due, self._update_layer)
+        return together(
+            layers, due, lambda: by_budget(map(self._view, layers), self.target, sparsities[0])
+        )
 
     def _view(self, layer: LayerTensors) -> BandedLayer:
         return BandedLayer(layer, self.band, self.granularity)
 
-    def update_layer(
-        self, layer: LayerTensors, sparsity: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """One surgery on one layer, with frozen thresholds, or with solved ones."""
-        if self.wanted is not None:
-            return self._to_sparsity(self._view(layer), sparsity)
+    def _update_layer(self, layer: LayerTensors, sparsity: Any) -> Update:
+        """Solved thresholds, densities of bands, or the threshold of the first update."""
+        if self.target.sparsity is not None:
+            return self._view(layer).by_sparsity(sparsity)
         if self.band is not None and self.band.solved:
-            return self._by_band(self._view(layer))
-        view, state = self._view(layer), layer.state
-        c = per_layer(1.0 if self.c is None else self.c, layer.name, 1.0)
-        threshold, factors = ops.cond(
-            state["threshold"] < 0,
-            lambda: (view.threshold(c), view.factors(view.magnitudes)),
-            lambda: (state["threshold"], {n: state[n + FACTORS] for n in layer.specs}),
-        )
-        kept = {}
-        for name, magnitude in view.magnitudes.items():
-            t = threshold * view.spread(name, factors[name])
-            kept[name] = masks.hysteresis(magnitude, view.kept[name], LOW * t, HIGH * t)
-        return view.result(kept, threshold, ops.cast(c, "float32"), factors)
-
-    def _by_band(self, view: BandedLayer) -> tuple[Masks, Masks]:
-        """Thresholds that the band function solves for, on what hysteresis favours."""
-        values = view.favoured()
-        factors = view.factors(values)
-        kept = {n: v > view.spread(n, factors[n]) for n, v in values.items()}
-        return view.result(kept, ops.cast(1.0, "float32"), ops.cast(0.0, "float32"), factors)
-
-    def _to_sparsity(self, view: BandedLayer, sparsity: Tensor) -> tuple[Masks, Masks]:
-        """The thresholds at which a fraction of the layer's entries is pruned."""
-        factors = view.factors(view.magnitudes)
-        values = {n: over(v, view.spread(n, factors[n])) for n, v in view.favoured().items()}
-        sizes = [view.groups[name].sizes for name in values]
-        if self.granularity == "coefficient":
-            found = masks.keep_largest_of_all(list(values.values()), sparsity)
-        else:
-            wanted = (1 - sparsity) * float(sum(size.sum() for size in sizes))
-            found = masks.keep_groups(list(values.values()), sizes, wanted)
-        kept = dict(zip(values, found, strict=True))
-        return view.solved(kept, values, factors)
-
-    def update_network(
-        self, layers: Sequence[LayerTensors], sparsities: Sequence[Tensor], due: Sequence[Tensor]
-    ) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-        """Layer by layer, or with one c for all layers where the target is the network's."""
-        if self.scope == "layer":
-            return super().update_network(layers, sparsities, due)
-        kept_back = lambda: [(dict(layer.masks), dict(layer.state)) for layer in layers]  # noqa: E731
-        found = ops.cond(
-            ops.any(ops.stack(list(due))),
-            lambda: self._to_budget(layers, sparsities[0]),
-            kept_back,
-        )
-        return [
-            ops.cond(flag, lambda new=new: new, lambda old=old: old)
-            for flag, new, old in zip(due, found, kept_back(), strict=True)
-        ]
-
-    def _to_budget(
-        self, layers: Sequence[LayerTensors], sparsity: Tensor
-    ) -> list[tuple[Masks, Masks]]:
-        """The one c at which all layers together keep what the target allows.
-
-        An entry stays exactly if c < (v / f_j - mu) / std, with v its magnitude after hysteresis:
-        so the c for a budget is an order statistic of these, over all layers.
-        """
-        views = [self._view(layer) for layer in layers]
-        factors = [view.factors(view.magnitudes) for view in views]
-        values = [
-            {n: over(v, view.spread(n, f[n])) for n, v in view.favoured().items()}
-            for view, f in zip(views, factors, strict=True)
-        ]
-        scaled = deviations(views, values)
-        costs = [self._costs(group) for view in views for group in view.groups.values()]
-        kept = float(sum(cost.sum() for cost in costs))
-        final = kept * (1 - (self.wanted or 0.0))
-        if self.target_speedup is not None:
-            final = dct_macs.left_for_entries([one.specs for one in layers], self.target_speedup)
-        kept = kept + (final - kept) * sparsity / (self.wanted or 1.0)
-        found = iter(masks.keep_groups(scaled, costs, kept))
-        each = [{name: next(found) for name in view.groups} for view in views]
-        parts = zip(views, each, values, factors, strict=True)
-        return [view.solved(k, v, f) for view, k, v, f in parts]
-
-    def _costs(self, groups: Groups) -> np.ndarray:
-        """What a group costs when it is kept: entries, or multiply-adds."""
-        each = 1.0 if self.target_speedup is None else dct_macs.per_entry(groups.spec)
-        return groups.sizes * each
-
-    # -- targets
-
-    @property
-    def wanted(self) -> float | None:
-        """The sparsity that goes with the target, of entries or of multiply-adds."""
-        ratio = self.target_compression or self.target_speedup
-        return self.target_sparsity if ratio is None else 1 - 1 / ratio
-
-    @property
-    def scope(self) -> str:  # type: ignore[override]
-        """ "global" where the target is the network's."""
-        return "global" if self.target_compression or self.target_speedup else "layer"
-
-    @property
-    def needs_uses(self) -> bool:  # type: ignore[override]
-        """Multiply-adds can only be budgeted where they are known."""
-        return self.target_speedup is not None
-
-    def default_schedule(self) -> FrequencySchedule:
-        """The paper's schedule over 70 % of the training; in target mode, with the ramp."""
-        return FrequencySchedule(target_sparsity=self.wanted)
-
-    def adapt(self, path: str, spec: WeightSpec) -> WeightSpec:
-        """With the map that `supports` gives a dense layer.
-
-        Raises:
-            ValueError: if the map does not divide the layer's inputs.
-        """
-        for pattern, (height, width) in (self.supports or {}).items():
-            if re.search(pattern, path) and spec.axes == ("cin", "cout"):
-                if spec.shape[0] % (height * width):
-                    raise ValueError(
-                        f"`supports` of layer '{path}' must divide its {spec.shape[0]} inputs. "
-                        f"Received: {(height, width)}."
-                    )
-                shape = (height, width, spec.shape[0] // (height * width))
-                axes = ("kh", "kw", "cin")
-                return dataclasses.replace(spec, map_shape=shape, map_axes=axes)
-        return spec
-
-    def check_layers(
-        self, paths: Sequence[str], schedules: Sequence[Any], specs: Sequence[Any]
-    ) -> None:
-        """Keys must fit; a network's target needs one schedule, and one that can be reached."""
-        check_fits("c", self.c, paths)
-        check_fits("supports", self.supports, paths)
-        if self.scope == "global":
-            reason = "With `target_compression` or `target_speedup` all layers share one c"
-            check_one_schedule(schedules, reason)
-        if self.target_speedup is not None:
-            dct_macs.left_for_entries(specs, self.target_speedup)
-
-    def attained(
-        self, specs: Sequence[Mapping[str, WeightSpec]], masks: Sequence[Mapping[str, Any]]
-    ) -> float:
-        """The fraction of entries that are pruned, or of multiply-adds that are saved."""
-        if self.target_speedup is None:
-            return super().attained(specs, masks)
-        return 1 - dct_macs.sparse(specs, masks) / dct_macs.dense(specs)
-
-    def rounding(self, specs: Sequence[Mapping[str, WeightSpec]]) -> float:
-        """Half of the largest group, as a fraction of all."""
-        if self.granularity == "coefficient" and self.target_speedup is None:
-            return super().rounding(specs)
-        costs = [self._costs(Groups(s, self.granularity)) for one in specs for s in one.values()]
-        return 0.5 * max(cost.max() for cost in costs) / max(sum(cost.sum() for cost in costs), 1)
-
-    # -- what reports ask
-
-    def bands(self, spec: WeightSpec) -> np.ndarray | None:
-        """u + v of each coefficient, of the weight's shape; None without extent."""
-        if transforms.size(spec) == 1:
-            return None
-        return ops.convert_to_numpy(transforms.per_frequency(transforms.bands(spec), spec))
-
-    def transform_macs(self, spec: WeightSpec, stored: Any) -> float:
-        """The DCT of each input channel that a coefficient is left of, per use."""
-        return dct_macs.per_use(spec, stored)
-
-    # -- files
+            return self._view(layer).by_bands()
+        return self._view(layer).by_threshold(self.c_of(layer))
 
     def get_config(self) -> dict[str, Any]:
         """The settings, JSON-able."""

@@ -7,23 +7,20 @@ Zhu, Gupta, "To prune, or not to prune", 2017.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 from keras import ops
 
-from tfprune.maths import masks
-from tfprune.maths.checks import check_one_schedule, check_target
-from tfprune.maths.spec import LayerTensors, WeightSpec
-from tfprune.method import Method, register
-from tfprune.schedules import PolynomialDecay
+from tfprune.maths.spec import WeightSpec
+from tfprune.maths.targets import Sparsity
+from tfprune.method import Scored, register
 
 Tensor = Any
 
 
 @register
 @dataclasses.dataclass(frozen=True)
-class Magnitude(Method):
+class Magnitude(Scored):
     """Keep the weights of largest magnitude: `mask = |w| among the largest (1 - sparsity) * n`.
 
     The forward pass uses `mask * w`; the gradient reaches every weight (d effective / d w = 1), so
@@ -46,30 +43,13 @@ class Magnitude(Method):
     scope: str = "layer"
 
     def __post_init__(self) -> None:
-        check_target(self.target_sparsity)
-        if self.scope not in ("layer", "global"):
-            raise ValueError(f'`scope` must be "layer" or "global". Received: {self.scope!r}.')
+        Sparsity(self.target_sparsity, self.scope)
 
-    def default_schedule(self) -> PolynomialDecay:
-        """From 0 to `target_sparsity`, or to 0.5 where there is none."""
-        return PolynomialDecay(0.0, 0.5 if self.target_sparsity is None else self.target_sparsity)
-
-    def check_layers(
-        self, paths: Sequence[str], schedules: Sequence[Any], specs: Sequence[Any]
-    ) -> None:
-        """With `scope="global"`, one schedule for all layers."""
-        if self.scope == "global":
-            check_one_schedule(schedules, 'With scope="global" all layers share one threshold')
+    @property
+    def target(self) -> Sparsity:
+        """`target_sparsity`, of each weight or of all together."""
+        return Sparsity(self.target_sparsity, self.scope)
 
     def score(self, latent: Tensor, spec: WeightSpec) -> Tensor:
         """|w|."""
         return ops.abs(latent)
-
-    def update_network(
-        self, layers: Sequence[LayerTensors], sparsities: Sequence[Tensor], due: Sequence[Tensor]
-    ) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-        """Per layer, or with one threshold for all where `scope` is "global"."""
-        if self.scope == "layer":
-            return super().update_network(layers, sparsities, due)
-        scores = [self.score(x.latents[name], x.specs[name]) for x in layers for name in x.specs]
-        return masks.ranked_together(layers, scores, sparsities[0], due)

@@ -15,16 +15,17 @@ layer together, taken at the first update and kept from then on.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from tfprune.maths import masks
-from tfprune.maths.checks import check_flag, check_target, per_layer
-from tfprune.maths.spec import LayerTensors
-from tfprune.maths.thresholds import HIGH, LOW, moments
+from tfprune.maths.checks import check_flag, check_target
+from tfprune.maths.masks import HIGH, LOW, moments
+from tfprune.maths.spec import LayerTensors, Update
+from tfprune.maths.updates import layer_by_layer
 from tfprune.method import register
 from tfprune.methods._hysteresis import DynamicSchedule, ThresholdMethod
 
@@ -79,43 +80,42 @@ class NetworkSurgery(ThresholdMethod):
         self.check_c()
         check_flag("prune_biases", self.prune_biases)
 
-    def default_schedule(self) -> SurgerySchedule:
+    def schedule(self) -> SurgerySchedule:
         """The paper's schedule over 70 % of the training; in target mode, with the ramp."""
         return SurgerySchedule(target_sparsity=self.target_sparsity)
 
-    def update_layer(
-        self, layer: LayerTensors, sparsity: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """One surgery on one layer: eq. 3 with the frozen threshold, or the solved one."""
-        if self.target_sparsity is not None:
-            return self._solve(layer, sparsity)
-        c = per_layer(1.0 if self.c is None else self.c, layer.name, 1.0)
-        frozen = layer.state["threshold"]
-        threshold = ops.cond(frozen < 0, lambda: first_threshold(layer, c), lambda: frozen)
-        kept = {
-            name: masks.hysteresis(
-                ops.abs(latent), layer.masks[name], LOW * threshold, HIGH * threshold
-            )
-            for name, latent in layer.latents.items()
-        }
-        return kept, {"threshold": threshold, "c": ops.cast(c, "float32")}
+    def update(
+        self, layers: Sequence[LayerTensors], sparsities: Sequence[Tensor], due: Sequence[Tensor]
+    ) -> list[Update]:
+        """One surgery on each layer that is due: eq. 3 with a frozen threshold, or a solved one."""
+        solve = self.target_sparsity is not None
+        return layer_by_layer(layers, sparsities, due, _solve if solve else self._cut)
 
-    def _solve(
-        self, layer: LayerTensors, sparsity: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        values = [
-            ops.abs(ops.cast(latent, "float32")) / ops.where(layer.masks[name], LOW, HIGH)
-            for name, latent in layer.latents.items()
-        ]
-        kept = dict(zip(layer.latents, masks.keep_largest_of_all(values, sparsity), strict=True))
-        pruned = [ops.where(kept[n], 0.0, v) for n, v in zip(layer.latents, values, strict=True)]
-        threshold = ops.max(ops.stack([ops.max(v) for v in pruned]))
-        mean, std = moments(list(layer.latents.values()))
-        c = ops.divide_no_nan(threshold - mean, std)
-        return kept, {"threshold": threshold, "c": c}
+    def _cut(self, layer: LayerTensors, sparsity: Tensor) -> Update:
+        """Eq. 3 with the threshold of the first update."""
+        c, frozen = self.c_of(layer), layer.state["threshold"]
+        t = ops.cond(frozen < 0, lambda: first_threshold(layer, c), lambda: frozen)
+        kept = {
+            name: masks.hysteresis(ops.abs(w), layer.masks[name], LOW * t, HIGH * t)
+            for name, w in layer.masked.items()
+        }
+        return kept, {"threshold": t, "c": ops.cast(c, "float32")}
 
 
 def first_threshold(layer: LayerTensors, c: float) -> Tensor:
     """`max(mu + c * std, 0)` of the layer's weights as they are now."""
-    mean, std = moments(list(layer.latents.values()))
+    mean, std = moments(list(layer.masked.values()))
     return ops.maximum(mean + c * std, 0.0)
+
+
+def _solve(layer: LayerTensors, sparsity: Tensor) -> Update:
+    """Keep the largest v; t is the largest that goes, and c what t amounts to."""
+    values = [
+        ops.abs(ops.cast(w, "float32")) / ops.where(layer.masks[name], LOW, HIGH)
+        for name, w in layer.masked.items()
+    ]
+    kept = dict(zip(layer.masked, masks.keep_largest_of_all(values, sparsity), strict=True))
+    pruned = [ops.where(kept[n], 0.0, v) for n, v in zip(layer.masked, values, strict=True)]
+    threshold = ops.max(ops.stack([ops.max(v) for v in pruned]))
+    mean, std = moments(list(layer.masked.values()))
+    return kept, {"threshold": threshold, "c": ops.divide_no_nan(threshold - mean, std)}

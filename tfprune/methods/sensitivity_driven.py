@@ -1,4 +1,4 @@
-"""Sensitivity-driven regularisation: weights that the outputs do not feel are shrunk, then cut.
+"""Sensitivity-driven regularisation: weights to which the outputs are insensitive shrink and go.
 
 Reference: E. Tartaglione, S. Lepsoy, A. Fiandrotti, G. Francini, "Learning Sparse Neural Networks
 via Sensitivity-Driven Regularization", NeurIPS 2018.
@@ -18,7 +18,6 @@ gates of an LSTM) S depends on w, that closed form does not hold, and the update
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -31,16 +30,16 @@ from tfprune.maths import masks
 from tfprune.maths.checks import (
     check_at_most_one,
     check_flag,
-    check_not_negative,
     check_number,
     check_step,
-    check_target,
 )
-from tfprune.maths.spec import LayerTensors, WeightSpec
-from tfprune.maths.thresholds import UNSET
+from tfprune.maths.piecewise import Ramp, at_progress, check_points
+from tfprune.maths.spec import UNSET, LayerTensors, Update, WeightSpec
+from tfprune.maths.targets import Outcome, Sparsity, Target, Tolerance
+from tfprune.maths.updates import layer_by_layer
 from tfprune.method import Method, register
-from tfprune.schedules import PruningSchedule, final_sparsity
-from tfprune.signals import OutputSensitivity
+from tfprune.needs import Need, OutputSensitivity, ValidationLoss
+from tfprune.schedules import TargetedSchedule
 
 Tensor = Any
 BISECTIONS = 14
@@ -48,7 +47,7 @@ BISECTIONS = 14
 
 @keras.saving.register_keras_serializable(package="tfprune")
 @dataclasses.dataclass(frozen=True)
-class SensitivitySchedule(PruningSchedule):
+class SensitivitySchedule(TargetedSchedule):
     """The paper's timing: thresholds after each epoch; what follows `end_step` is fine-tuning.
 
     Args:
@@ -68,7 +67,6 @@ class SensitivitySchedule(PruningSchedule):
     power: float = 3.0
 
     def __post_init__(self) -> None:
-        check_target(self.target_sparsity)
         if check_number("power", self.power) <= 0:
             raise ValueError(f"`power` must be positive. Received: {self.power!r}.")
         super().__post_init__()
@@ -84,22 +82,15 @@ class SensitivitySchedule(PruningSchedule):
         first = step == self.begin_step and self.begin_step != self.end_step
         return super().due(step, layer) and not first
 
-    def sparsity(self, step: int) -> float:
-        """The sparsity asked for in target mode; 0 where there is no target."""
-        if self.target_sparsity is None:
-            return 0.0
-        return self.target_sparsity * (1 - (1 - self.progress(step)) ** self.power)
-
-    @property
-    def final_target(self) -> float | None:
-        """`target_sparsity`."""
-        return self.target_sparsity
+    def curve(self, target: float) -> Ramp:
+        """Of the given power."""
+        return Ramp(0.0, target, self.power)
 
 
 @register
 @dataclasses.dataclass(frozen=True)
 class SensitivityDriven(Method):
-    """Shrink each weight by how little the outputs feel it; cut what became small.
+    """Shrink each weight the more, the less sensitive the outputs are to it; cut what became small.
 
         w <- w - lam * w * max(0, 1 - S)   after the optimizer's own step, of any optimizer
         mask = mask * (|w| > T)            zeros stay
@@ -120,7 +111,7 @@ class SensitivityDriven(Method):
         patience: epochs, >= 1.
         target_sparsity: in [0, 1). T is chosen instead: each layer keeps its largest weights to
             the sparsity that the schedule asks for.
-        classes, every, per_sample: how S is measured (`tfprune.signals.OutputSensitivity`).
+        classes, every, per_sample: how S is measured (`tfprune.needs.OutputSensitivity`).
         prune_biases: shrink and cut the biases too.
 
     At most one of `threshold`, `tolerance`, `target_sparsity` is given; 1e-3 is the default T.
@@ -146,84 +137,64 @@ class SensitivityDriven(Method):
     prune_biases: bool = True
 
     def __post_init__(self) -> None:
-        check_target(self.target_sparsity)
-        object.__setattr__(self, "lam", _checked("lam", self.lam))
+        object.__setattr__(self, "lam", check_points("lam", self.lam))
         if self.threshold is not None:
-            object.__setattr__(self, "threshold", _checked("threshold", self.threshold))
+            object.__setattr__(self, "threshold", check_points("threshold", self.threshold))
         check_at_most_one(self, ("threshold", "tolerance", "target_sparsity"))
-        if self.tolerance is not None:
-            check_not_negative("tolerance", self.tolerance)
         check_step("patience", self.patience, 1)
         check_flag("prune_biases", self.prune_biases)
-        OutputSensitivity(self.kind, self.classes, self.every, self.per_sample)
+        _ = self.target, self.needs  # check the settings that they take
 
     @property
-    def signals(self) -> tuple[Any, ...]:
-        """The sensitivity of the outputs, by these settings."""
-        return (OutputSensitivity(self.kind, self.classes, self.every, self.per_sample),)
+    def target(self) -> Target:
+        """The tolerance, `target_sparsity` of each layer, or none: T decides."""
+        if self.tolerance is not None:
+            return Tolerance(value=self.tolerance)
+        if self.target_sparsity is not None:
+            return Sparsity(self.target_sparsity)
+        return Outcome(None if self.threshold is None else "threshold")
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """The sensitivity of the outputs; with a tolerance, the validation loss too."""
+        signal = OutputSensitivity(self.kind, self.classes, self.every, self.per_sample)
+        return (signal,) if self.tolerance is None else (signal, ValidationLoss())
 
     def after_step(
         self, latent: Tensor, mask: Tensor, signal: Tensor, progress: Tensor, spec: WeightSpec
     ) -> Tensor:
         """w - lam * w * max(0, 1 - S), with lam for the steps that one measurement stands for."""
         running = ops.logical_and(progress >= 0, progress <= 1)
-        rate = ops.where(running, _at(self.lam, progress) * self.every, 0.0)
+        rate = ops.where(running, at_progress(self.lam, progress) * self.every, 0.0)
         kept = 1 - rate * ops.relu(1 - ops.cast(signal, "float32"))
         return latent * ops.cast(kept, latent.dtype)
 
-    def adopt(self, schedule: Any) -> tuple[Method, Any]:
-        """A schedule that asks for a sparsity turns on target mode.
-
-        Raises:
-            ValueError: if a schedule asks for a sparsity although a threshold or tolerance is
-                given, or for another one.
-        """
-        asked = final_sparsity(schedule)
-        if self.target_sparsity is None and asked is None:
-            return self, schedule
-        if self.threshold is not None or self.tolerance is not None:
-            raise ValueError(
-                "With `threshold` or `tolerance`, use a schedule without `target_sparsity`. "
-                f"Received: {self!r}, {schedule!r}."
-            )
-        if self.target_sparsity is None:
-            return dataclasses.replace(self, target_sparsity=asked), schedule
-        return super().adopt(schedule)
-
-    def default_schedule(self) -> SensitivitySchedule:
+    def schedule(self) -> SensitivitySchedule:
         """After each epoch over the first 70 % of the training; the rest is fine-tuning."""
         return SensitivitySchedule(target_sparsity=self.target_sparsity)
-
-    @property
-    def needs_validation(self) -> bool:  # type: ignore[override]
-        """Whether thresholds are chosen by the validation loss."""
-        return self.tolerance is not None
 
     def state(self, specs: Mapping[str, WeightSpec]) -> dict[str, Any]:
         """The last T, the best validation loss since it (-1: none), epochs without a better one."""
         return {"threshold": 0.0, "best": UNSET, "waited": 0.0}
 
-    def update_layer(
-        self, layer: LayerTensors, sparsity: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What has become small goes, for good."""
+    def update(
+        self, layers: Sequence[LayerTensors], sparsities: Sequence[Tensor], due: Sequence[Tensor]
+    ) -> list[Update]:
+        """What has become small goes, for good; with a tolerance, only `update_on_validation`."""
         if self.tolerance is not None:
-            return dict(layer.masks), dict(layer.state)
-        if self.target_sparsity is None:
-            threshold = _at(1e-3 if self.threshold is None else self.threshold, layer.progress)
-            kept = _above(layer, threshold)
-        else:
-            scores = [_alive(layer, name) for name in layer.latents]
-            found = masks.keep_largest_of_all(scores, sparsity)
-            pairs = zip(layer.latents, found, strict=True)
-            kept = {name: ops.logical_and(layer.masks[name], mask) for name, mask in pairs}
-            gone = [ops.max(ops.where(kept[n], 0.0, _alive(layer, n))) for n in kept]
-            threshold = ops.maximum(layer.state["threshold"], ops.max(ops.stack(gone)))
-        return kept, {**layer.state, "threshold": threshold}
+            return [layer.unchanged for layer in layers]
+        targeted = self.target_sparsity is not None
+        return layer_by_layer(layers, sparsities, due, _to_sparsity if targeted else self._cut)
+
+    def _cut(self, layer: LayerTensors, sparsity: Tensor) -> Update:
+        """At T, or the T of this progress."""
+        setting = 1e-3 if self.threshold is None else self.threshold
+        threshold = at_progress(setting, layer.progress)
+        return _above(layer, threshold), {**layer.state, "threshold": threshold}
 
     def update_on_validation(
         self, layers: Sequence[LayerTensors], loss_of: Callable[[list[dict[str, Any]]], float]
-    ) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    ) -> list[Update]:
         """At a plateau, the largest T within the tolerance, the same for all layers."""
         now = [dict(layer.masks) for layer in layers]
         loss = loss_of(now)
@@ -243,52 +214,39 @@ class SensitivityDriven(Method):
         self, layers: Sequence[LayerTensors], loss_of: Callable[..., float], bound: float
     ) -> tuple[list[dict[str, Tensor]], float]:
         """Bisection in the logarithm of T, between the smallest and the largest weight alive."""
-        each = [_alive(layer, name) for layer in layers for name in layer.specs]
-        alive = np.concatenate([np.ravel(ops.convert_to_numpy(one)) for one in each])
+        tensors = [_alive(layer, name) for layer in layers for name in layer.specs]
+        alive = np.concatenate([np.ravel(ops.convert_to_numpy(tensor)) for tensor in tensors])
         alive = alive[alive > 0]
-        best, found = [dict(layer.masks) for layer in layers], 0.0
+        best, threshold = [dict(layer.masks) for layer in layers], 0.0
         if not alive.size:
-            return best, found
+            return best, threshold
         low, high = math.log(alive.min()), math.log(alive.max())
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
             trial = [_above(layer, math.exp(middle)) for layer in layers]
             if loss_of(trial) <= bound:
-                best, found, low = trial, math.exp(middle), middle
+                best, threshold, low = trial, math.exp(middle), middle
             else:
                 high = middle
-        return best, found
+        return best, threshold
 
 
 def _alive(layer: LayerTensors, name: str) -> Tensor:
     """|w| of what is kept, 0 elsewhere; float32."""
-    magnitude = ops.abs(ops.cast(layer.latents[name], "float32"))
+    magnitude = ops.abs(ops.cast(layer.masked[name], "float32"))
     return ops.where(layer.masks[name], magnitude, ops.zeros_like(magnitude))
 
 
+def _to_sparsity(layer: LayerTensors, sparsity: Tensor) -> Update:
+    """The largest weights of those alive; T is the largest that goes."""
+    alive = {name: _alive(layer, name) for name in layer.masked}
+    largest = masks.keep_largest_of_all(list(alive.values()), sparsity)
+    pairs = zip(alive, largest, strict=True)
+    kept = {name: ops.logical_and(layer.masks[name], mask) for name, mask in pairs}
+    gone = [ops.max(ops.where(kept[name], 0.0, alive[name])) for name in kept]
+    threshold = ops.maximum(layer.state["threshold"], ops.max(ops.stack(gone)))
+    return kept, {**layer.state, "threshold": threshold}
+
+
 def _above(layer: LayerTensors, threshold: Any) -> dict[str, Tensor]:
-    return {name: _alive(layer, name) > threshold for name in layer.latents}
-
-
-def _at(setting: float | Sequence[tuple[float, float]], progress: Tensor) -> Tensor:
-    """A setting at a progress in [0, 1], float32."""
-    if not isinstance(setting, tuple):
-        return ops.cast(setting, "float32")
-    at = ops.cast(progress, "float32")
-    value = ops.cast(setting[0][1], "float32")
-    for (first, low), (last, high) in itertools.pairwise(setting):
-        value = value + (high - low) * ops.clip((at - first) / (last - first), 0.0, 1.0)
-    return value
-
-
-def _checked(name: str, setting: Any) -> float | tuple[tuple[float, float], ...]:
-    if not isinstance(setting, list | tuple):
-        return check_not_negative(name, setting)
-    points = tuple((check_number(name, at), check_number(name, value)) for at, value in setting)
-    for at, value in points:
-        check_not_negative(name, value)
-        if not 0 <= at <= 1:
-            raise ValueError(f"The places in `{name}` must be in [0, 1]. Received: {setting!r}.")
-    if not points or any(a[0] >= b[0] for a, b in itertools.pairwise(points)):
-        raise ValueError(f"The places in `{name}` must rise. Received: {setting!r}.")
-    return points
+    return {name: _alive(layer, name) > threshold for name in layer.masked}

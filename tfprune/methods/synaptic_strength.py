@@ -18,22 +18,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 from keras import ops
 
-from tfprune.maths import masks, transforms
-from tfprune.maths.checks import (
-    check_flag,
-    check_not_negative,
-    check_one_schedule,
-    check_step,
-    check_target,
-)
+from tfprune.maths import transforms
+from tfprune.maths.checks import check_flag, check_not_negative, check_step
+from tfprune.maths.domains import Strengths
 from tfprune.maths.spec import LayerTensors, WeightSpec
-from tfprune.method import Method, register
-from tfprune.schedules import PruningSchedule
+from tfprune.maths.targets import Sparsity
+from tfprune.method import Scored, register
+from tfprune.needs import FoldedScales
+from tfprune.schedules import TargetedSchedule
 
 Tensor = Any
 SCORES = ("strength", "entropy")
@@ -41,7 +38,7 @@ SCORES = ("strength", "entropy")
 
 @keras.saving.register_keras_serializable(package="tfprune")
 @dataclasses.dataclass(frozen=True)
-class SynapticSchedule(PruningSchedule):
+class SynapticSchedule(TargetedSchedule):
     """Train with the penalty, prune once or in rounds, fine-tune.
 
     The sparsity rises to `target_sparsity` in `rounds` equal steps between `begin_step` and
@@ -64,7 +61,6 @@ class SynapticSchedule(PruningSchedule):
     end_fraction: float = 0.6
 
     def __post_init__(self) -> None:
-        check_target(self.target_sparsity)
         check_step("rounds", self.rounds, 1)
         super().__post_init__()
 
@@ -82,15 +78,10 @@ class SynapticSchedule(PruningSchedule):
             return False
         return step == self.end_step or self._done(step) > self._done(step - (self.frequency or 1))
 
-    @property
-    def final_target(self) -> float | None:
-        """`target_sparsity`."""
-        return self.target_sparsity
-
 
 @register
 @dataclasses.dataclass(frozen=True)
-class SynapticStrength(Method):
+class SynapticStrength(Scored):
     """One trainable strength per (input channel, output channel) kernel; the weakest go.
 
     Connections are ranked over all layers together. A depthwise kernel has one connection per
@@ -123,12 +114,9 @@ class SynapticStrength(Method):
     score_by: str = "strength"
     keep_ends: bool = True
     regrow: bool = False
-    masked: ClassVar[str] = "strength"
-    folds_scales = True
-    scope = "global"
 
     def __post_init__(self) -> None:
-        check_target(self.target_sparsity)
+        Sparsity(self.target_sparsity)
         check_not_negative("lam", self.lam)
         if self.score_by not in SCORES:
             raise ValueError(
@@ -137,7 +125,22 @@ class SynapticStrength(Method):
         for name in ("keep_ends", "regrow"):
             check_flag(name, getattr(self, name))
 
-    def default_schedule(self) -> SynapticSchedule:
+    @property
+    def domain(self) -> Strengths:
+        """A strength and a direction of each connection."""
+        return Strengths()
+
+    @property
+    def target(self) -> Sparsity:
+        """`target_sparsity` of the connections of all layers together."""
+        return Sparsity(self.target_sparsity, "global")
+
+    @property
+    def needs(self) -> tuple[FoldedScales]:
+        """The scale of the normalization in front is part of a connection's strength."""
+        return (FoldedScales(),)
+
+    def schedule(self) -> SynapticSchedule:
         """Prune once, after 60 % of the training."""
         return SynapticSchedule(0.5 if self.target_sparsity is None else self.target_sparsity)
 
@@ -145,70 +148,24 @@ class SynapticStrength(Method):
         """The first and the last layer, where there are others."""
         return {paths[0], paths[-1]} if self.keep_ends and len(paths) > 2 else set()
 
-    def check_layers(
-        self, paths: Sequence[str], schedules: Sequence[Any], specs: Sequence[Any]
-    ) -> None:
-        """One schedule for all layers."""
-        check_one_schedule(schedules, "With SynapticStrength all layers share one threshold")
+    def penalty(self, latents: Mapping[str, Tensor], spec: WeightSpec, progress: Tensor) -> Tensor:
+        """lam * sum |s|, until the last pruning."""
+        penalty = self.lam * ops.sum(ops.abs(latents["strength"]))
+        return ops.where(progress < 1, penalty, ops.zeros_like(penalty))
 
-    def encode(self, weight: Tensor, spec: WeightSpec) -> dict[str, Tensor]:
-        """V = K, s = ||K|| of each connection, [cin, cout], float32 at least.
-
-        Where K = 0, V has equal entries of norm 1, so that the gradient reaches s = 0.
-        """
-        kernel = transforms.canonical(weight, spec)
-        norm = _norm(kernel)
-        flat = ops.full_like(kernel, transforms.size(spec) ** -0.5)
-        direction = ops.where(norm[None] > 0, kernel, flat)
-        return {"direction": transforms.from_canonical(direction, spec), "strength": norm}
-
-    def decode(self, latents: Mapping[str, Tensor], spec: WeightSpec) -> Tensor:
-        """K = s V / ||V||; 0 where V is."""
-        direction = transforms.canonical(latents["direction"], spec)
-        norm = _norm(direction)
-        unit = ops.cast(direction, norm.dtype) / ops.where(norm > 0, norm, ops.ones_like(norm))
-        kernel = ops.cast(latents["strength"], norm.dtype) * unit
-        return transforms.from_canonical(ops.cast(kernel, direction.dtype), spec)
-
-    def rounding(self, specs: Sequence[Mapping[str, WeightSpec]]) -> float:
-        """Half a connection, of those of all layers."""
-        shapes = [transforms.canonical_shape(spec) for layer in specs for spec in layer.values()]
-        return 0.5 / max(sum(cin * cout for _, cin, cout in shapes), 1)
-
-    def penalty(self, latent: Tensor, spec: WeightSpec) -> Tensor | None:
-        """lam * sum |s|."""
-        return self.lam * ops.sum(ops.abs(latent))
-
-    def score(self, latent: Tensor, spec: WeightSpec) -> Tensor:
-        """|s|."""
-        return ops.abs(latent)
-
-    def update_network(
-        self, layers: Sequence[LayerTensors], sparsities: Sequence[Tensor], due: Sequence[Tensor]
-    ) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-        """The weakest connections of all layers go, by one percentile."""
-        scores = [self._score(layer, name) for layer in layers for name in layer.specs]
-        return masks.ranked_together(layers, scores, sparsities[0], due)
+    def scores(self, layer: LayerTensors) -> dict[str, Tensor]:
+        """|s|, or the variance of each kernel; 0 where a connection is gone for good."""
+        scores = {name: self._score(layer, name) for name in layer.specs}
+        if self.regrow:
+            return scores
+        return {n: ops.where(layer.masks[n], s, ops.zeros_like(s)) for n, s in scores.items()}
 
     def _score(self, layer: LayerTensors, name: str) -> Tensor:
-        score = ops.abs(ops.cast(layer.latents[name], "float32"))
-        if self.score_by == "entropy" and transforms.size(layer.specs[name]) == 1:
-            score = ops.square(score)
-        elif self.score_by == "entropy":
-            kernel = self.decode(layer.others[name], layer.specs[name])
-            entries = ops.cast(transforms.canonical(kernel, layer.specs[name]), "float32")
-            score = ops.var(entries, axis=0)
-        return score if self.regrow else ops.where(layer.masks[name], score, ops.zeros_like(score))
-
-
-def _norm(kernel: Tensor) -> Tensor:
-    """||K|| of each connection of a [k, cin, cout] kernel, float32 at least; gradient 0 at 0.
-
-    Over the largest entry, m ||K / m||, since squares leave the range of float32 early.
-    """
-    kernel = ops.multiply(kernel, ops.ones((), "float32"))  # float16 and bfloat16 become float32
-    largest = ops.stop_gradient(ops.max(ops.abs(kernel), axis=0))
-    largest = ops.where(largest > 0, largest, ops.ones_like(largest))
-    squares = ops.sum(ops.square(kernel / largest), axis=0)
-    safe = ops.where(squares > 0, squares, ops.ones_like(squares))
-    return largest * ops.where(squares > 0, ops.sqrt(safe), ops.zeros_like(squares))
+        strength = ops.abs(ops.cast(layer.masked[name], "float32"))
+        if self.score_by == "strength":
+            return strength
+        if transforms.size(layer.specs[name]) == 1:
+            return ops.square(strength)
+        kernel = self.domain.decode(layer.latents[name], layer.specs[name])
+        weights = ops.cast(transforms.canonical(kernel, layer.specs[name]), "float32")
+        return ops.var(weights, axis=0)

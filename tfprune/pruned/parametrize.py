@@ -21,7 +21,11 @@ from keras import ops
 from tfprune.graph import _keras
 from tfprune.graph.classes import disguised, exchange
 from tfprune.graph.layers import find_variable, variable_of
-from tfprune.pruned.layers import STATE
+from tfprune.protocols import Uncertain
+from tfprune.pruned.layers import STATE, is_pruned
+from tfprune.pruned.noise import is_local, is_off, switches, with_drawn_outputs
+from tfprune.pruned.penalty import add_penalties, remove_penalties
+from tfprune.pruned.plan import LayerPlan
 from tfprune.pruned.state import PruneState
 
 Tensor = Any
@@ -72,6 +76,21 @@ def _computed_once(layers: list[keras.Layer]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _variances(layer: keras.Layer) -> Iterator[None]:
+    """Let the kernels of a layer be their variances."""
+    state = getattr(layer, STATE)
+    names = [name for name, spec in state.specs.items() if not spec.is_bias]
+    before = {(id(layer), name): _scope.values[id(layer), name] for name in names}
+    for name in names:
+        variance, key = state.variance(name), (id(layer), name)
+        _scope.values[key] = ops.zeros_like(before[key]) if variance is None else variance
+    try:
+        yield
+    finally:
+        _scope.values |= before
+
+
+@contextlib.contextmanager
 def _checked_once(layer: keras.Layer) -> Iterator[None]:
     """At the layer's first call, warn if it does not use one of its pruned weights."""
     if "_tfprune_checked" in vars(layer):
@@ -117,6 +136,8 @@ def _attribute(cls: type, name: str) -> property:
             inherited = base.fget if isinstance(base, property) else None
             return inherited(self) if inherited else vars(self)[name]
         _scope.read.add((id(self), name))
+        if is_off(self, name):
+            return None
         value = _scope.values.get((id(self), name))
         return getattr(self, STATE).effective(name) if value is None else _autocast(self, value)
 
@@ -166,14 +187,20 @@ def _refuse_lora(self: Any, *args: Any, **kwargs: Any) -> None:
 
 
 @_keras.memoized
-def _pruned_class(cls: type, names: tuple[str, ...]) -> type:
+def _pruned_class(cls: type, names: tuple[str, ...], uncertain: bool) -> type:
     @functools.wraps(cls.call)  # type: ignore[attr-defined]
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         _warn_if_unattended(self)
+        own = functools.partial(cls.call, self)  # type: ignore[attr-defined]
         with _computed_once([self]), _checked_once(self):
-            return cls.call(self, *args, **kwargs)  # type: ignore[attr-defined]
+            if uncertain and _keras.in_training():
+                return with_drawn_outputs(
+                    self, own, args[0], lambda: _variances(self), getattr(self, STATE).seed
+                )
+            return own(*args, **kwargs)
 
     body = {
+        **(switches() if uncertain else {}),
         "call": call,
         "save_own_variables": _save(cls),
         "load_own_variables": _load(cls),
@@ -199,9 +226,10 @@ def _sharing_class(cls: type) -> type:
 def parametrize(layer: keras.Layer, state: PruneState) -> None:
     """Make a built layer use its effective weights from now on. Undone by `unparametrize`."""
     _keras.add_child(layer, STATE, state)
-    exchange(layer, _pruned_class(type(layer), tuple(state.specs)))
+    uncertain = isinstance(state.method, Uncertain) and is_local(layer)
+    exchange(layer, _pruned_class(type(layer), tuple(state.specs), uncertain))
     _keras.refuse_quantize(layer)
-    state.add_penalties()
+    add_penalties(state)
     for name in state.specs:
         if getattr(layer, name) is find_variable(layer, name):
             raise RuntimeError(f"Layer '{layer.name}' could not be parametrised: `{name}` is raw.")
@@ -211,13 +239,30 @@ def unparametrize(layer: keras.Layer) -> None:
     """Turn a pruned layer back into what it was, with the effective weights baked in."""
     state = getattr(layer, STATE)
     values = {name: np.array(ops.convert_to_numpy(state.effective(name))) for name in state.specs}
-    state.remove_penalties()
+    remove_penalties(state)
     exchange(layer, type(layer)._tfprune_base)
     vars(layer).pop("_tfprune_checked", None)
     _keras.allow_quantize(layer)
     _keras.remove_child(layer, STATE)
     for name, value in values.items():
         variable_of(layer, name).assign(value)
+
+
+def attach(item: LayerPlan, wrapped: bool = False) -> None:
+    """Parametrise the layer of a complete plan.
+
+    Args:
+        item: what is to be done with the layer.
+        wrapped: whether a wrapper of `tfprune.layers` holds the layer, and saves the settings.
+    """
+    parametrize(item.layer, PruneState(item, wrapped))
+
+
+def share_cells(model: keras.Layer) -> None:
+    """Let the recurrent layers of a model compute their pruned cells' weights once per call."""
+    for layer in _keras.all_layers(model):
+        if isinstance(layer, keras.layers.RNN) and is_pruned(layer):
+            share_in_loops(layer)
 
 
 def share_in_loops(layer: keras.Layer) -> None:

@@ -1,4 +1,4 @@
-"""`prune` and `strip`: put a method into a Keras model, and take it out again."""
+"""`prune`: put a method into the layers of a Keras model."""
 
 from __future__ import annotations
 
@@ -8,24 +8,21 @@ from typing import Any
 import keras
 
 from tfprune.graph import _keras
-from tfprune.graph.layers import has_kernel
+from tfprune.graph.layers import has_kernel, weighted_layers
 from tfprune.graph.models import (
     check_model,
     restart_optimizer,
     trained_variables,
     warn_of_restart,
 )
-from tfprune.method import Method
+from tfprune.needs import FoldedScales, need_of
 from tfprune.pruned import saving, select
-from tfprune.pruned.attach import attach, check_weights, share_cells
 from tfprune.pruned.copying import copy_model
 from tfprune.pruned.layers import STATE
+from tfprune.pruned.parametrize import attach, share_cells
+from tfprune.pruned.plan import Plan, check_plan, choose, complete
 from tfprune.pruned.scales import fold_scales, hold_scales
-from tfprune.pruned.specs import Facts, adapted_specs, facts_of, with_uses
-from tfprune.schedules import check_schedule
-from tfprune.signals import OutputSensitivity
-
-SIGNALS = (OutputSensitivity,)  # what the hosts can measure for methods that ask for it
+from tfprune.pruned.select import Layers
 
 
 def prune(
@@ -60,34 +57,29 @@ def prune(
             selects nothing, or a subclassed model cannot be copied.
     """
     check_model(model)
-    layers = select.prunable(model)
+    index = weighted_layers(model)
+    layers = select.prunable(index)
     _check_layers(model, layers)
-    chosen = select.filtered(layers, filters)
-    plans = _plans(chosen, method, schedule, whole=filters is None)
-    if not plans:
+    plan = choose(select.filtered(layers, filters), method, schedule, whole=filters is None)
+    if not plan:
         raise ValueError(
             "No layer is selected: `filters` and `method` together leave all out. Where there are "
             f"no filters a method may leave out layers by its settings. Received: {method!r}."
         )
-    facts = _checked_facts(model, plans)
+    plan = complete(model, plan)
+    check_plan(plan)
     if not in_place:
-        model, plans = _copied(model, layers, plans)
+        model = copy_model(model)
+        copies = weighted_layers(model)
+        plan, index = _on_copies(plan, index, copies), copies
     trained = trained_variables(model)
-    folding = [(path, layer) for path, layer, one, _ in plans if one.folds_scales]
-    moved = fold_scales(model, folding) if folding else {}
-    for path, layer, one, timing in plans:
-        known = dataclasses.replace(facts[path], scales_from=moved.get(path, ""))
-        attach(layer, one, timing, path, known)
-    hold_scales(model)
-    share_cells(model)
-    saving.mark(model)
-    _keras.forget_traces(model)
+    _attach_all(model, plan, index)
     if restart_optimizer(model, trained):
         warn_of_restart(model)
     return model
 
 
-def _check_layers(model: keras.Model, layers: select.Layers) -> None:
+def _check_layers(model: keras.Model, layers: Layers) -> None:
     unbuilt = [x.name for x in _keras.all_layers(model) if has_kernel(x) and not x.built]
     if not model.built or unbuilt:
         raise ValueError(
@@ -103,72 +95,24 @@ def _check_layers(model: keras.Model, layers: select.Layers) -> None:
         )
 
 
-def _plans(
-    layers: select.Layers, method: Any, schedule: Any, whole: bool
-) -> list[tuple[str, Any, Any, Any]]:
-    """(path, layer, method, schedule); `whole`: methods may leave out layers of `layers`."""
-    paths = [path for path, _ in layers]
-    methods = select.assigned(layers, method, "method")
-    timings = select.assigned(layers, schedule, "schedule")
-    plans = []
-    for (path, layer), one, timing in zip(layers, methods, timings, strict=True):
-        if one is None and method is not None:
-            continue
-        if not isinstance(one, Method):
-            raise TypeError(
-                "`method` must be an instance of a tfprune method, such as NetworkSurgery(), "
-                f"or a dict of these. Received: {one!r}."
-            )
-        if whole and path in one.leave_out(paths):
-            continue
-        _check_served(one)
-        timing = one.default_schedule() if timing is None else check_schedule(timing)
-        plans.append((path, layer, *one.adopt(timing)))
-    return plans
+def _on_copies(plan: Plan, index: Layers, copies: Layers) -> Plan:
+    """The plan on the layers of a copy, which stand in the same order as those of the original."""
+    copy_of = {id(old): new for (_, old), (_, new) in zip(index, copies, strict=True)}
+    return [dataclasses.replace(item, layer=copy_of[id(item.layer)]) for item in plan]
 
 
-def _checked_facts(model: keras.Model, plans: list[tuple[str, Any, Any, Any]]) -> dict[str, Facts]:
-    """Path -> what is known of each layer, after each method has checked it with its settings."""
-    facts = facts_of([(path, layer) for path, layer, _, _ in plans])
-    needy = [(path, layer) for path, layer, method, _ in plans if method.needs_uses]
-    if needy:
-        facts |= with_uses(model, facts, needy)
-    groups: list[list[tuple[str, Any, Any, Any]]] = []
-    for plan in plans:
-        same = [group for group in groups if group[0][2] == plan[2]]
-        if same:
-            same[0].append(plan)
-        else:
-            groups.append([plan])
-    for group in groups:
-        paths, layers, methods, timings = zip(*group, strict=True)
-        specs = [
-            {spec.name: spec for spec in adapted_specs(layer, methods[0], path, facts[path])}
-            for path, layer in zip(paths, layers, strict=True)
-        ]
-        for path, layer, each in zip(paths, layers, specs, strict=True):
-            check_weights(path, layer, methods[0], each.values())
-        methods[0].check_layers(paths, timings, specs)
-    return facts
+def _attach_all(model: keras.Model, plan: Plan, index: Layers) -> None:
+    """Put a plan into force on a model.
 
-
-def _check_served(method: Method) -> None:
-    missing = [signal for signal in method.signals if not isinstance(signal, SIGNALS)]
-    if missing:
-        raise ValueError(
-            f"{type(method).__name__} needs signals that this host does not serve: {missing}."
-        )
-    if method.signals and keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            f"{type(method).__name__} needs Keras on TensorFlow, whose tapes measure its signals. "
-            f"Received: the backend {keras.backend.backend()!r}."
-        )
-
-
-def _copied(model: keras.Model, layers: select.Layers, plans: list) -> tuple[keras.Model, list]:
-    copy = copy_model(model)
-    twins = {
-        id(old): (path, new)
-        for (_, old), (path, new) in zip(layers, select.prunable(copy), strict=True)
-    }
-    return copy, [(path, twins[id(layer)][1], one, timing) for path, layer, one, timing in plans]
+    Args:
+        index: all layers of the model with variables, by path.
+    """
+    folding = [item.layer for item in plan if need_of(item.method.needs, FoldedScales)]
+    sources = fold_scales(model, folding, index) if folding else {}
+    for item in plan:
+        facts = dataclasses.replace(item.facts, scales_from=sources.get(id(item.layer), ""))
+        attach(dataclasses.replace(item, facts=facts))
+    hold_scales(index)
+    share_cells(model)
+    saving.mark(model)
+    _keras.forget_traces(model)

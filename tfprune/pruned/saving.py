@@ -25,11 +25,11 @@ from tfprune.graph import _keras
 from tfprune.graph.classes import exchange, renamed
 from tfprune.graph.layers import weighted_layers
 from tfprune.method import Method
-from tfprune.pruned.attach import attach, share_cells
-from tfprune.pruned.fit import arranged
-from tfprune.pruned.layers import LATENT, STATE
+from tfprune.pruned.layers import LATENT, STATE, pruned_layers
+from tfprune.pruned.parametrize import attach, share_cells
+from tfprune.pruned.plan import LayerPlan
 from tfprune.pruned.scales import hold_scales
-from tfprune.pruned.specs import Facts, weight_specs
+from tfprune.pruned.specs import Facts, adapted_specs, masks_biases, weight_specs
 from tfprune.schedules import check_schedule
 
 KEY = "tfprune"
@@ -86,22 +86,22 @@ def attach_settings(model: keras.Model, saved: Any) -> None:
         if len(set(places)) != len(places):
             raise ValueError(f"a layer is named twice in {places}")
         for row in saved["layers"]:
-            layer, *plan = _checked(row, layers)
-            if not hasattr(layer, STATE):
-                attach(layer, *plan)
+            item = _checked(row, layers)
+            if not hasattr(item.layer, STATE):
+                attach(item)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"The pruning settings saved with model '{model.name}' cannot be used: {error!r}. "
             "Load the file without importing tfprune to get the pruned function alone."
         ) from error
-    hold_scales(model)
+    hold_scales(layers)
     share_cells(model)
     mark(model)
     _keras.forget_traces(model)
 
 
-def _checked(row: dict[str, Any], layers: Any) -> tuple[keras.Layer, Method, Any, str, Facts]:
-    """One row of `settings`, or an error of any kind if it cannot be one."""
+def _checked(row: dict[str, Any], layers: Any) -> LayerPlan:
+    """What the settings of a layer say, or an error of any kind if they are damaged."""
     index, path = row["index"], row["path"]
     if not (isinstance(index, int) and index >= 0 and isinstance(path, str)):
         raise ValueError(f"index {index!r} or path {path!r} is damaged")
@@ -110,10 +110,12 @@ def _checked(row: dict[str, Any], layers: Any) -> tuple[keras.Layer, Method, Any
     schedule = check_schedule(keras.saving.deserialize_keras_object(row["schedule"]))
     if not isinstance(method, Method):
         raise TypeError(f"{method!r} is no method")
-    found = {spec.name: list(spec.shape) for spec in weight_specs(layer, method.prune_biases)}
+    found = {spec.name: list(spec.shape) for spec in weight_specs(layer, masks_biases(method))}
     if not found or found != row["weights"]:
         raise ValueError(f"layer '{path}' should have the weights {row['weights']}, has {found}")
-    return layer, method, schedule, path, Facts.from_dict(row.get("facts"))
+    facts = Facts.from_dict(row.get("facts"))
+    specs = adapted_specs(layer, method, path, facts)
+    return LayerPlan(path, layer, method, schedule, facts, specs)
 
 
 def mark(model: keras.Model) -> None:
@@ -218,6 +220,32 @@ def _fit(cls: Any) -> Callable[..., Any]:
         return history
 
     return fit
+
+
+def arranged(model: keras.Model, callbacks: Any) -> tuple[Any, list[Any]]:
+    """The callbacks of a pruned model's `fit`, PruningCallback first; and that one alone.
+
+    Raises:
+        ValueError: if there is none although a schedule has not ended yet.
+    """
+    container = isinstance(callbacks, keras.callbacks.CallbackList)
+    given = callbacks.callbacks if container else keras.tree.flatten(callbacks or [])
+    ours = [callback for callback in given if getattr(callback, "is_pruning_callback", False)]
+    if not ours and not _ended(model):
+        raise ValueError(
+            "A pruned model needs `callbacks=[tfprune.PruningCallback()]` in `fit`, or its masks "
+            f"never change. Received: callbacks={callbacks!r}. To train with fixed masks, "
+            "prune with a schedule that has ended, or `tfprune.strip` it."
+        )
+    for callback in ours:
+        callback.concluded_by_fit = True
+    if container:
+        return callbacks, ours
+    return ours + [callback for callback in given if callback not in ours], ours
+
+
+def _ended(model: keras.Model) -> bool:
+    return all(getattr(layer, STATE).ended() for _, layer in pruned_layers(model))
 
 
 _REGISTERED = (_keras.Functional, keras.Sequential)

@@ -118,32 +118,46 @@ def times_scales(kernel: Any, axes: Sequence[str], moved: np.ndarray) -> np.ndar
     return kernel * np.tile(moved, kernel.shape[axis] // len(moved)).reshape(shape)
 
 
-def fold(one: Fold) -> None:
+def fold(scale: Fold) -> None:
     """Move the scales of a normalization into the kernels behind it, in place."""
-    normalization = one.normalization
+    normalization = scale.normalization
     moved = movable(normalization.gamma)
     normalization.gamma.assign(keras.ops.convert_to_numpy(normalization.gamma) / moved)
     if normalization.beta is not None:
         normalization.beta.assign(keras.ops.convert_to_numpy(normalization.beta) / moved)
-    for layer in one.readers:
+    for layer in scale.readers:
         kernel = variable_of(layer, "kernel")
         kernel.assign(times_scales(kernel, axes_of(layer)["kernel"], moved))
 
 
-def fold_scales(model: keras.Model, layers: Sequence[tuple[str, keras.Layer]]) -> dict[str, str]:
-    """Fold all that can be; path of a reader -> path of the normalization its scale came from."""
-    paths = {id(layer): path for path, layer in weighted_layers(model)}
-    moved: dict[str, str] = {}
-    for one in foldable(model, [layer for _, layer in layers]):
-        fold(one)
-        moved |= {paths[id(reader)]: paths[id(one.normalization)] for reader in one.readers}
-    return moved
+def fold_scales(
+    model: keras.Model, layers: Sequence[keras.Layer], index: Sequence[tuple[str, keras.Layer]]
+) -> dict[int, str]:
+    """Fold all scales that can move into the kernels of some layers.
+
+    Args:
+        index: (path, layer) of all layers of the model with variables.
+
+    Returns:
+        id of a layer -> path of the normalization that its scale came from.
+    """
+    paths = {id(layer): path for path, layer in index}
+    sources: dict[int, str] = {}
+    for scale in foldable(model, layers):
+        fold(scale)
+        path = paths[id(scale.normalization)]
+        sources |= {id(reader): path for reader in scale.readers}
+    return sources
 
 
-def hold_scales(model: keras.Layer) -> None:
-    """Hold the scales that were folded; the facts of the readers name them by path from `model`."""
-    layers = dict(weighted_layers(model))
-    for layer in list(layers.values()):
+def hold_scales(index: Sequence[tuple[str, keras.Layer]]) -> None:
+    """Hold the scales that were folded; the facts of the readers name them by path.
+
+    Args:
+        index: (path, layer) of all layers of the model with variables.
+    """
+    layers = dict(index)
+    for layer in layers.values():
         state = getattr(layer, STATE, None)
         if state is None or not state.facts.scales_from:  # "" is also the path of the model itself
             continue

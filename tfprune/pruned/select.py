@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import keras
 
-from tfprune.graph.layers import prunable_names, weighted_layers
+from tfprune.graph.layers import prunable_names
 
 Layers = list[tuple[str, keras.Layer]]
 Key: TypeAlias = str | type | keras.Layer | Callable[[keras.Layer], bool]
@@ -30,9 +30,9 @@ def matches(key: Key, path: str, layer: keras.Layer) -> bool:
     )
 
 
-def prunable(model: keras.Layer) -> Layers:
-    """The built layers of a model that have a kernel."""
-    return [(path, layer) for path, layer in weighted_layers(model) if prunable_names(layer)]
+def prunable(layers: Layers) -> Layers:
+    """Those of the layers of a model, (path, layer), that have a kernel."""
+    return [(path, layer) for path, layer in layers if prunable_names(layer)]
 
 
 def filtered(layers: Layers, filters: Any) -> Layers:

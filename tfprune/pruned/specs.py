@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
 from tfprune.graph import _keras
+from tfprune.graph.graphs import has_own_kernel
 from tfprune.graph.layers import axes_of, find_variable, prunable_names, variable_of
+from tfprune.graph.macs import Uncountable, kernel_uses
 from tfprune.maths.spec import WeightSpec
 from tfprune.method import Method
+from tfprune.protocols import MasksBiases
 
 Map = tuple[tuple[int, ...], tuple[str, ...]]
 _TRANSPOSED = tuple(getattr(keras.layers, f"Conv{rank}DTranspose") for rank in (1, 2, 3))
@@ -95,8 +100,6 @@ def with_uses(
     Raises:
         ValueError: if that is not known for one of the layers.
     """
-    from tfprune.graph.macs import Uncountable, kernel_uses
-
     try:
         uses = kernel_uses(model)
     except Uncountable as error:
@@ -118,9 +121,48 @@ def with_uses(
 def adapted_specs(
     layer: keras.Layer, method: Method, path: str, facts: Facts | None
 ) -> tuple[WeightSpec, ...]:
-    """`weight_specs` as the method wants to see them."""
-    specs = weight_specs(layer, method.prune_biases, facts)
-    return tuple(spec if spec.is_bias else method.adapt(path, spec) for spec in specs)
+    """`weight_specs` as the domain of the method wants to see them."""
+    specs, domain = weight_specs(layer, masks_biases(method), facts), method.domain
+    return tuple(spec if spec.is_bias else domain.adapt(path, spec) for spec in specs)
+
+
+def masks_biases(method: Method) -> bool:
+    """Whether a method masks biases too."""
+    return isinstance(method, MasksBiases) and method.prune_biases
+
+
+def check_weights(
+    path: str, layer: keras.Layer, method: Method, specs: Iterable[WeightSpec]
+) -> None:
+    """Raise ValueError unless a layer computes with its variables, and these suit the method."""
+    if not has_own_kernel(layer):
+        raise ValueError(
+            f"A layer to prune must compute with its own float weights; '{path}' has LoRA adapters "
+            "or quantized weights. Prune before `enable_lora` and `quantize`, or leave the layer "
+            "out with `filters`."
+        )
+    for spec in specs:
+        variable = variable_of(layer, spec.name)
+        if variable.constraint is not None and _changes(method, spec):
+            raise ValueError(
+                f"{type(method).__name__} trains `{spec.name}` of layer '{path}' in another form, "
+                f"which its constraint {variable.constraint!r} was not made for. Build the layer "
+                "without it, leave it out with `filters`, or take a method that prunes weights as "
+                "they are, such as NetworkSurgery."
+            )
+        value = ops.convert_to_numpy(variable)
+        if not np.isfinite(value.astype("float32")).all():
+            raise ValueError(
+                f"Weights must be finite to be pruned; `{spec.name}` of layer '{path}' has NaN or "
+                "infinite entries."
+            )
+
+
+def _changes(method: Method, spec: WeightSpec) -> bool:
+    """Whether a method's latent tensors are something else than the weight."""
+    weight = np.linspace(1, 2, math.prod(spec.shape), dtype="float32").reshape(spec.shape)
+    first, *others = method.domain.encode(ops.convert_to_tensor(weight), spec).values()
+    return bool(others) or not np.array_equal(ops.convert_to_numpy(first), weight)
 
 
 def flattened_maps(layers: Sequence[keras.Layer]) -> dict[int, Map]:

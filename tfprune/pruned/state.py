@@ -17,10 +17,12 @@ from keras import ops
 
 from tfprune.graph import _keras
 from tfprune.graph.layers import variable_of
-from tfprune.maths.spec import LayerTensors, WeightSpec
+from tfprune.maths.spec import LayerTensors
 from tfprune.method import Method
+from tfprune.protocols import Sampled, Uncertain
 from tfprune.pruned.layers import LATENT
-from tfprune.pruned.specs import Facts
+from tfprune.pruned.noise import EPSILON, is_local
+from tfprune.pruned.plan import LayerPlan
 from tfprune.schedules import PruningSchedule
 
 Tensor = Any
@@ -32,6 +34,8 @@ class PruneState(keras.layers.Layer):
 
     Attributes:
         method, schedule: what prunes this layer.
+        domain: the method's.
+        seed: of what is drawn in training; None where nothing is.
         facts: what the model around says of it.
         wrapped: whether a wrapper of `tfprune.layers` holds the layer, and saves the settings.
         specs: name -> WeightSpec of the pruned weights.
@@ -42,23 +46,17 @@ class PruneState(keras.layers.Layer):
     is_auxiliary = True
     attended = False  # whether a Pruner looks after this layer, or its absence was told
 
-    def __init__(
-        self,
-        layer: keras.Layer,
-        specs: tuple[WeightSpec, ...],
-        method: Method,
-        schedule: Any,
-        path: str,
-        facts: Facts | None = None,
-        wrapped: bool = False,
-    ) -> None:
+    def __init__(self, plan: LayerPlan, wrapped: bool = False) -> None:
+        layer, path = plan.layer, plan.path
         super().__init__(name=f"{path.replace('/', '-')}-prune_state", dtype="float32")
         self.path_in_model, self.wrapped = path, wrapped
-        self.method, self.schedule = method, schedule
-        self.facts = facts or Facts()
-        self.specs = {spec.name: spec for spec in specs}
+        self.method, self.schedule, self.facts = plan.method, plan.schedule, plan.facts
+        self.domain = plan.method.domain
+        self.specs = {spec.name: spec for spec in plan.specs}
         self._owner = weakref.ref(layer)
         self._normalization: Any = None
+        draws = isinstance(plan.method, Sampled | Uncertain)
+        self.seed = keras.random.SeedGenerator() if draws else None
         self._create(layer)
         self.built = True
 
@@ -69,7 +67,7 @@ class PruneState(keras.layers.Layer):
         for name, spec in self.specs.items():
             slot = variable_of(layer, name)
             with _keras.autocast_off():
-                latents = self.method.encode(slot.value, spec)
+                latents = self.domain.encode(slot.value, spec)
             self._slots[name], *others = latents
             _check_slot(slot, latents[self._slots[name]], self.method, name)
             self.extras[name] = {
@@ -78,12 +76,12 @@ class PruneState(keras.layers.Layer):
             for extra in self.extras[name].values():
                 setattr(extra, LATENT, True)
             slot.assign(latents[self._slots[name]])
-            mask = np.ones(tuple(latents[self.method.masked].shape), "bool")
+            mask = np.ones(tuple(latents[self.domain.masked].shape), "bool")
             self.masks[name] = self._variable(f"{name}_mask", mask, False)
-        kept = self.method.state(self.specs)
+        values = self.method.state(self.specs)
         self.scalars = {
             key: self._variable(key, np.asarray(value, "float32"), False)
-            for key, value in kept.items()
+            for key, value in values.items()
         }
         starts = {"offset": 0, "last_step": -1}
         self.counters = {
@@ -106,24 +104,10 @@ class PruneState(keras.layers.Layer):
 
     def masked_variable(self, name: str) -> keras.Variable:
         """The variable that the mask of a weight multiplies."""
-        key = self.method.masked
+        key = self.domain.masked
         return (
             variable_of(self.owner(), name) if key == self._slots[name] else self.extras[name][key]
         )
-
-    def add_penalties(self) -> None:
-        """Let Keras add the method's penalty to the losses, beside the layer's own regularizers."""
-        if type(self.method).penalty is not Method.penalty:
-            for name, spec in self.specs.items():
-                variable = self.masked_variable(name)
-                variable.regularizer = _Penalty(self, spec, variable.regularizer)
-
-    def remove_penalties(self) -> None:
-        """Undo `add_penalties`."""
-        for name in self.specs:
-            variable = self.masked_variable(name)
-            if isinstance(variable.regularizer, _Penalty):
-                variable.regularizer = variable.regularizer.inner
 
     def _variable(self, name: str, value: Any, trainable: bool) -> keras.Variable:
         value = keras.ops.convert_to_numpy(value)
@@ -150,30 +134,59 @@ class PruneState(keras.layers.Layer):
 
             decode(latent + stop_gradient(mask * latent - latent))
 
-        so that its value is that of `mask * latent` and its gradient that of `latent`.
+        so that its value is that of `mask * latent` and its gradient that of `latent`. In training
+        it is drawn, where the method says so.
         """
-        tensors, key = self.latents(name), self.method.masked
+        tensors, spec = self._straight_through(name), self.specs[name]
+        if self.seed is None or not _keras.in_training():
+            return self.domain.decode(tensors, spec)
+        if isinstance(self.method, Sampled):
+            shape = ops.shape(tensors[self.domain.masked])
+            uniform = keras.random.uniform(shape, EPSILON, 1.0, "float32", self.seed)
+            return self.method.sample(tensors, spec, uniform)
+        weight = self.domain.decode(tensors, spec)
+        variance = self.variance(name)
+        if variance is None or (is_local(self.owner()) and not spec.is_bias):
+            return weight
+        draws = keras.random.normal(ops.shape(weight), dtype=weight.dtype, seed=self.seed)
+        return weight + ops.sqrt(variance) * draws
+
+    def _straight_through(self, name: str) -> dict[str, Tensor]:
+        """The latent tensors with the mask applied, and the gradient of those without it."""
+        tensors, key = self.latents(name), self.domain.masked
         latent = tensors[key]
         masked = ops.where(self.masks[name].value, latent, ops.zeros_like(latent))
-        tensors[key] = latent + ops.stop_gradient(masked - latent)
-        return self.method.decode(tensors, self.specs[name])
+        return {**tensors, key: latent + ops.stop_gradient(masked - latent)}
+
+    def variance(self, name: str) -> Tensor | None:
+        """The variance of a weight, 0 where it is pruned; None where its method has none."""
+        if not isinstance(self.method, Uncertain):
+            return None
+        return self.method.variance(self._straight_through(name), self.specs[name])
 
     def stored(self, name: str) -> np.ndarray:
         """What has to be stored of a weight, with zeros where it is pruned."""
-        tensors, key = self.latents(name), self.method.masked
+        tensors, key = self.latents(name), self.domain.masked
         tensors[key] = ops.where(self.masks[name].value, tensors[key], 0)
-        return ops.convert_to_numpy(self.method.stored(tensors, self.specs[name]))
+        return ops.convert_to_numpy(self.domain.stored(tensors, self.specs[name]))
 
-    def tensors(self, progress: Any = 1.0) -> LayerTensors:
-        """This layer as its method sees it, at a progress of its schedule in [0, 1]."""
+    def tensors(self, progress: Any = 1.0, inputs: Tensor | None = None) -> LayerTensors:
+        """This layer as its method sees it.
+
+        Args:
+            progress: of its schedule, in [0, 1].
+            inputs: calibration inputs [n, ...].
+        """
+        latents = {name: self.latents(name) for name in self.specs}
         return LayerTensors(
             self.path_in_model,
             self.specs,
-            {name: self.latents(name)[self.method.masked] for name in self.specs},
+            {name: latents[name][self.domain.masked] for name in self.specs},
             {name: mask.value for name, mask in self.masks.items()},
             {key: scalar.value for key, scalar in self.scalars.items()},
             progress,
-            {name: self.latents(name) for name in self.specs},
+            latents,
+            inputs,
         )
 
     def mask_arrays(self) -> dict[str, np.ndarray]:
@@ -197,6 +210,16 @@ class PruneState(keras.layers.Layer):
         )
         passed = ops.cast(iterations, "float32") + offset - begin
         return ops.where(end < 0, 0.0, passed / ops.maximum(end - begin, 1.0))
+
+    def newest_progress(self) -> Tensor:
+        """The schedule's progress at the newest step, in [0, 1]: 0 without a plan, 1 at its end."""
+        last, begin, end = (
+            ops.cast(self.counters[key].value, "float32")
+            for key in ("last_step", "begin_step", "end_step")
+        )
+        passed = ops.clip((last - begin) / ops.maximum(end - begin, 1.0), 0.0, 1.0)
+        over = ops.logical_and(end >= 0, last >= end)
+        return ops.where(over, 1.0, ops.where(end < 0, 0.0, passed))
 
     def count(self, key: str) -> int:
         """The value of a counter."""
@@ -222,10 +245,16 @@ class PruneState(keras.layers.Layer):
             for key in COUNTERS[2:]:
                 self.counters[key].assign(getattr(schedule, key))
 
+    def _kept(self) -> dict[str, keras.Variable]:
+        """What a file holds beside the latent tensors, by name."""
+        own = (*self.masks.values(), *self.scalars.values(), *self.counters.values())
+        kept = {variable.name: variable for variable in own}
+        return kept if self.seed is None else {**kept, "seed": self.seed.state}
+
     def save_own_variables(self, store: Any) -> None:
-        """Masks, counters, the method's scalars, and every latent tensor."""
-        for variable in (*self.masks.values(), *self.scalars.values(), *self.counters.values()):
-            store[variable.name] = variable
+        """Masks, counters, the method's state, the seed of what is drawn, every latent tensor."""
+        for key, variable in self._kept().items():
+            store[key] = variable
         for name in self.specs:
             for key, latent in self.latents(name).items():
                 store[f"{name}_{key}"] = latent
@@ -239,19 +268,20 @@ class PruneState(keras.layers.Layer):
         if not len(store.keys()):
             self.restart()
             return
-        stored = (*self.masks.values(), *self.scalars.values(), *self.counters.values())
-        wanted = {v.name: tuple(v.shape) for v in stored}
+        kept = self._kept()
+        expected = {key: tuple(variable.shape) for key, variable in kept.items()}
         for name in self.specs:
             for key, latent in self.latents(name).items():
-                wanted[f"{name}_{key}"] = tuple(latent.shape)
-        found = {key: tuple(store[key].shape) for key in store.keys()}  # noqa: SIM118
-        if wanted != found:
+                expected[f"{name}_{key}"] = tuple(latent.shape)
+        shapes = {key: tuple(store[key].shape) for key in store.keys()}  # noqa: SIM118
+        if expected != shapes:
             raise ValueError(
                 f"The pruning state of layer '{self.path_in_model}' must match the file's: prune "
-                f"the model by the method it was saved with. Expected {wanted}. Received: {found}."
+                "the model by the method it was saved with. "
+                f"Expected {expected}. Received: {shapes}."
             )
-        for variable in stored:
-            variable.assign(store[variable.name])
+        for key, variable in kept.items():
+            variable.assign(store[key])
         self._put(
             {name: {k: store[f"{name}_{k}"] for k in self.latents(name)} for name in self.specs}
         )
@@ -265,7 +295,7 @@ class PruneState(keras.layers.Layer):
         for key, counter in self.counters.items():
             counter.assign(0 if key == "offset" else -1)
         slots = {name: variable_of(self.owner(), name) for name in self.specs}
-        self._put({n: self.method.encode(slots[n].value, s) for n, s in self.specs.items()})
+        self._put({n: self.domain.encode(slots[n].value, s) for n, s in self.specs.items()})
 
     def _put(self, latents: dict[str, dict[str, Any]]) -> None:
         for name, tensors in latents.items():
@@ -275,26 +305,9 @@ class PruneState(keras.layers.Layer):
                 variable.assign(value)
 
 
-class _Penalty:
-    """A variable's regularizer with a method's penalty added until the schedule is over."""
-
-    def __init__(self, state: PruneState, spec: WeightSpec, inner: Any) -> None:
-        self.state, self.spec, self.inner = weakref.ref(state), spec, inner
-
-    def __call__(self, variable: Tensor) -> Tensor:
-        state = self.state()
-        own = 0.0 if self.inner is None else self.inner(variable)
-        penalty = None if state is None else state.method.penalty(variable, self.spec)
-        if state is None or penalty is None:
-            return own
-        last, end = (state.counters[key].value for key in ("last_step", "end_step"))
-        over = ops.logical_and(end >= 0, last >= end)
-        return own + ops.where(over, ops.zeros_like(penalty), penalty)
-
-
 def _check_slot(slot: keras.Variable, latent: Tensor, method: Method, name: str) -> None:
     if tuple(slot.shape) != tuple(latent.shape):
         raise ValueError(
-            f"The first latent tensor of {type(method).__name__}.encode must have the shape of "
-            f"`{name}`, {tuple(slot.shape)}. Received: {tuple(latent.shape)}."
+            f"The first latent tensor in the domain of {type(method).__name__} must have the "
+            f"shape of `{name}`, {tuple(slot.shape)}. Received: {tuple(latent.shape)}."
         )

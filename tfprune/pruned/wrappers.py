@@ -9,11 +9,12 @@ import keras
 
 from tfprune.compat.tfmot import is_legacy_keras_model
 from tfprune.graph import _keras
-from tfprune.graph.layers import prunable_names, weighted_layers
+from tfprune.graph.layers import weighted_layers
 from tfprune.method import REGISTRY, Method
-from tfprune.pruned.attach import attach, check_weights, share_cells
+from tfprune.pruned import select
 from tfprune.pruned.layers import STATE
-from tfprune.pruned.specs import Facts, adapted_specs, with_uses
+from tfprune.pruned.parametrize import attach, share_cells
+from tfprune.pruned.plan import choose, complete
 from tfprune.schedules import check_schedule
 
 
@@ -63,24 +64,18 @@ class PruningWrapper(keras.layers.Wrapper):
     def build(self, input_shape: Any) -> None:
         """Build the layer, then parametrise what it owns."""
         super().build(input_shape)
-        timing = self.method.default_schedule() if self.schedule is None else self.schedule
-        inner = [
-            (path, layer) for path, layer in weighted_layers(self.layer) if prunable_names(layer)
-        ]
-        if not inner:
+        layers = select.prunable(weighted_layers(self.layer))
+        if not layers:
             raise ValueError(f"Layer '{self.layer.name}' has no kernel that could be pruned.")
-        method, timing = self.method.adopt(timing)
-        facts = {path: Facts() for path, _ in inner}
-        if method.needs_uses:
-            facts = with_uses(self.layer, facts, inner)
-        names = {p: self.name if p == self.layer.name else f"{self.name}/{p}" for p, _ in inner}
-        new = [(path, layer) for path, layer in inner if not hasattr(layer, STATE)]
-        for path, layer in new:
-            specs = adapted_specs(layer, method, names[path], facts[path])
-            check_weights(names[path], layer, method, specs)
-        for path, layer in new:
-            attach(layer, method, timing, names[path], facts[path], wrapped=True)
+        layers = [(path, layer) for path, layer in layers if not hasattr(layer, STATE)]
+        plan = choose(layers, self.method, self.schedule, whole=False)
+        for item in complete(self.layer, plan, self._outer_path, in_graph=False):
+            attach(item, wrapped=True)
         share_cells(self.layer)
+
+    def _outer_path(self, path: str) -> str:
+        """The path of an inner layer in the model around, which the wrapper does not know."""
+        return self.name if path == self.layer.name else f"{self.name}/{path}"
 
     def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Call the layer."""

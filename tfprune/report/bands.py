@@ -100,7 +100,7 @@ def band_pictures(model: keras.Layer, before: Any = None) -> dict[str, BandPictu
             n: None if dense is None else origin_of(dense, path, n, s.shape)
             for n, s in state.specs.items()
         }
-        each = {name: state.method.bands(spec) for name, spec in state.specs.items()}
+        each = {name: state.domain.bands(spec) for name, spec in state.specs.items()}
         name = next((name for name, bands in each.items() if bands is not None), None)
         if name is not None:
             found[path] = _picture(state, name, np.asarray(each[name]), origins[name])
@@ -124,10 +124,10 @@ def origin_of(
 
 
 def _picture(state: Any, name: str, each: np.ndarray, origin: Tensor | None) -> BandPicture:
-    method, spec = state.method, state.specs[name]
-    latents = state.latents(name) if origin is None else method.encode(origin, spec)
-    unpruned = _array(method.stored(latents, spec))
-    spatial = method.decode(latents, spec) if origin is None else origin
+    domain, spec = state.domain, state.specs[name]
+    latents = state.latents(name) if origin is None else domain.encode(origin, spec)
+    unpruned = _array(domain.stored(latents, spec))
+    spatial = domain.decode(latents, spec) if origin is None else origin
     each, stored = each.reshape(-1), state.stored(name)
     count = int(each.max()) + 1
     before, after, limits = magnitudes(each, count, unpruned, stored)

@@ -93,7 +93,7 @@ def _picture(state: Any, name: str, spec: Any, origin: Any) -> ConnectionPicture
     gone = transforms.size(spec) > 1 and not left.all()
     if not (each or gone):
         return None
-    whole = state.method.decode(state.latents(name), spec) if origin is None else origin
+    whole = state.domain.decode(state.latents(name), spec) if origin is None else origin
     flat = np.zeros(left.size, int)
     old, new, limits = magnitudes(flat, 1, _strengths(whole, spec).reshape(-1), left.reshape(-1))
     kept = left != 0

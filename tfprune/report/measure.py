@@ -268,7 +268,7 @@ def _multiply_adds(layer: keras.Layer, uses: Any, size: int, kept: int) -> dict[
     extra = 0.0
     if state is not None:
         kernels = [(name, spec) for name, spec in state.specs.items() if not spec.is_bias]
-        extra = sum(state.method.transform_macs(s, state.stored(name)) for name, s in kernels)
+        extra = sum(state.domain.transform_macs(s, state.stored(name)) for name, s in kernels)
     return _work(uses, size, kept, extra)
 
 

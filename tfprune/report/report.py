@@ -17,6 +17,7 @@ from tfprune.report.measure import measure
 from tfprune.report.page.page import write_page
 from tfprune.report.pictures import picture
 from tfprune.report.table import inline_html, text_table
+from tfprune.schedules import final_sparsity
 
 
 class Report(Findings):
@@ -94,9 +95,7 @@ def report(
 
 def _asked(state: Any) -> float | None:
     """The final sparsity that a layer's method or schedule asks of each layer."""
-    if state is None or state.method.scope == "global":
+    if state is None or state.method.target.scope == "global":
         return None
-    target = state.method.wanted
-    for name in ("final_target", "final_sparsity", "target_sparsity"):
-        target = getattr(state.schedule, name, None) if target is None else target
-    return None if target is None else float(target)
+    target = state.method.target.sparsity
+    return final_sparsity(state.schedule) if target is None else target

@@ -9,6 +9,8 @@ import keras
 
 from tfprune.graph import _keras
 from tfprune.maths.checks import check_step
+from tfprune.needs import LossGradient, OutputSensitivity, need_of
+from tfprune.training import gradient
 from tfprune.training.pruner import Pruner
 from tfprune.training.sensitivity import serve
 
@@ -28,6 +30,8 @@ class PruningCallback(keras.callbacks.Callback):
         total_steps: optimizer steps planned; None: those of the epochs that `fit` is to run.
         validation_data: for methods that go by the validation loss: what `model.evaluate` takes, a
             pair (x, y) or a data set; evaluated after each epoch.
+        calibration_data: for methods that look at the inputs of layers: an array [samples, ...],
+            or arrays in the structure of the model's inputs.
 
     Raises (when training starts):
         ValueError: if the model has no pruned layer, there is a second PruningCallback, or a method
@@ -44,10 +48,12 @@ class PruningCallback(keras.callbacks.Callback):
         per_layer: bool = True,
         total_steps: int | None = None,
         validation_data: Any = None,
+        calibration_data: Any = None,
     ) -> None:
         super().__init__()
+        self.calibration_data = calibration_data
         self.validation_data = validation_data
-        self._undo: Callable[[], None] | None = None
+        self._undo: list[Callable[[], None]] = []
         if total_steps is not None:
             total_steps = check_step("total_steps", total_steps, 1)
         self.per_layer, self.total_steps = per_layer, total_steps
@@ -62,7 +68,8 @@ class PruningCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Find the layers; schedules are planned at the first batch, when the epoch is known."""
-        self.pruner = Pruner(self.model, self.total_steps, getattr(self.model, "optimizer", None))
+        optimizer = getattr(self.model, "optimizer", None)
+        self.pruner = Pruner(self.model, self.total_steps, optimizer, self.calibration_data)
         self._first_epoch: int | None = None
         self._batches = 0
         if self.pruner.needs_validation and self.validation_data is None:
@@ -76,15 +83,17 @@ class PruningCallback(keras.callbacks.Callback):
         """Measure in each training step what methods ask for."""
         assert self.pruner is not None
         self.unserve()  # of a training that was interrupted
-        if any(state.method.signals for state in self.pruner.states):
-            self._undo = serve.serve(self.model, self.pruner.states)
-            self.pruner.measured = True
+        states = self.pruner.states
+        if any(need_of(state.method.needs, OutputSensitivity) for state in states):
+            self._undo.append(serve.serve(self.model, states))
+        if any(need_of(state.method.needs, LossGradient) for state in states):
+            self._undo.append(gradient.serve(self.model, states))
+        self.pruner.measured = bool(self._undo)
 
     def unserve(self) -> None:
         """Stop measuring."""
-        if self._undo is not None:
-            self._undo()
-            self._undo = None
+        while self._undo:
+            self._undo.pop()()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Plan for the epochs that are left, where the number of their batches is known."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,12 +12,16 @@ from keras import ops
 
 from tfprune.graph import _keras
 from tfprune.maths.checks import check_step
-from tfprune.maths.spec import LayerTensors
+from tfprune.needs import Samples, ValidationLoss, need_of
 from tfprune.pruned.layers import STATE, pruned_layers
+from tfprune.pruned.plan import MEASURED, by_method, check_together
 from tfprune.pruned.state import PruneState
 from tfprune.schedules import PruningSchedule
-from tfprune.training import timing
+from tfprune.training import gradient, timing, verdict
+from tfprune.training.calibration import first_samples, layer_inputs
+from tfprune.training.mask_update import MaskUpdate
 from tfprune.training.sensitivity import serve
+from tfprune.training.signals import Signals, hand_on
 from tfprune.training.validation import update_by_validation
 
 Tensor = Any
@@ -40,13 +45,20 @@ class Pruner:
         total_steps: optimizer steps planned from now on, to place what schedules leave open; None
             if they leave nothing open.
         optimizer: a Keras optimizer, or None.
+        calibration_data: for methods that look at the inputs of layers: an array [samples, ...],
+            or arrays in the structure of the model's inputs; the first samples are used.
 
     Raises:
-        ValueError: if the model has no pruned layer, or `total_steps` is needed and missing.
+        ValueError: if the model has no pruned layer, or `total_steps` or `calibration_data` is
+            needed and missing.
     """
 
     def __init__(
-        self, model: keras.Model, total_steps: int | None = None, optimizer: Any = None
+        self,
+        model: keras.Model,
+        total_steps: int | None = None,
+        optimizer: Any = None,
+        calibration_data: Any = None,
     ) -> None:
         self.states: list[PruneState] = [getattr(x, STATE) for _, x in pruned_layers(model)]
         if not self.states:
@@ -67,16 +79,33 @@ class Pruner:
         self._offset = 0
         self._previous: int | None = None
         self._schedules: list[Any] = []
-        self._update = _keras.compiled(self._update_masks)
+        self._update = MaskUpdate(self.states)
+        self._samples = self._calibration(calibration_data)
+
+    def _groups(self) -> list[list[PruneState]]:
+        """The layers that share a method."""
+        return [[self.states[index] for index in group] for group in self._update.groups]
 
     def _check_wrapped(self) -> None:
         """What `prune` checks of all layers of a method, for wrappers, which know but their own."""
-        for numbers in self._groups():
-            states = [self.states[number] for number in numbers]
+        for states in by_method(self.states, lambda state: state.method):
             if any(state.wrapped for state in states):
                 paths = [state.path_in_model for state in states]
                 timings, specs = [s.schedule for s in states], [s.specs for s in states]
-                states[0].method.check_layers(paths, timings, specs)
+                check_together(states[0].method, paths, timings, specs)
+
+    def _calibration(self, data: Any) -> Any:
+        """The samples that methods need; None where none does."""
+        needs = [need_of(state.method.needs, Samples) for state in self.states]
+        counts = [need.count for need in needs if need is not None]
+        if not counts:
+            return None
+        if data is None:
+            raise ValueError(
+                "The method looks at the inputs of layers: give `calibration_data`, an array "
+                "[samples, ...], to the PruningCallback or Pruner. Received: None."
+            )
+        return first_samples(data, max(counts))
 
     def update(self) -> None:
         """Update the masks of the layers that are due before the optimizer's next step.
@@ -100,10 +129,15 @@ class Pruner:
             return
         wanted = [timing.sparsity(schedule, step) for schedule in schedules]
         progress = [timing.progress(schedule, step) for schedule in schedules]
-        arrays = np.array(due), np.array([wanted, progress], "float32"), np.int32(step)
-        finite = self._update(*map(ops.convert_to_tensor, arrays))
-        self._check_finite(ops.convert_to_numpy(finite), step)
+        finite = self._update(due, wanted, progress, step, self._inputs())
+        self._check_finite(finite, step)
         self.updates += 1
+
+    def _inputs(self) -> dict[int, np.ndarray] | None:
+        if self._samples is None:
+            return None
+        needy = [s for s in self.states if need_of(s.method.needs, Samples) is not None]
+        return layer_inputs(self.model, needy, self._samples)
 
     def schedules(self, step: int = 0) -> list[Any]:
         """Each layer's schedule with every step settled: once, then saved with the model."""
@@ -170,36 +204,6 @@ class Pruner:
         if self._previous is not None:
             self._keep("last_step", self._previous)
 
-    def _update_masks(self, due: Tensor, plans: Tensor, step: Tensor) -> Tensor:
-        finite = []
-        wanted, progress = plans[0], plans[1]
-        self._keep("last_step", step)
-        for numbers in self._groups():
-            states = [self.states[number] for number in numbers]
-            layers = [self.states[n].tensors(progress[n]) for n in numbers]
-            good = [_finite(layer) for layer in layers]
-            flags = [ops.logical_and(due[n], ops.all(ops.stack(good))) for n in numbers]
-            sparsities = [wanted[number] for number in numbers]
-            results = states[0].method.update_network(layers, sparsities, flags)
-            for state, (masks, scalars) in zip(states, results, strict=True):
-                for name, mask in masks.items():
-                    state.masks[name].assign(ops.copy(mask))
-                for key, value in scalars.items():
-                    state.scalars[key].assign(ops.copy(value))
-            finite += list(zip(numbers, good, strict=True))
-        return ops.stack([ok for _, ok in sorted(finite, key=lambda pair: pair[0])])
-
-    def _groups(self) -> list[list[int]]:
-        """The layers that share a method, by number."""
-        groups: list[list[int]] = []
-        for number, state in enumerate(self.states):
-            same = [group for group in groups if self.states[group[0]].method == state.method]
-            if same:
-                same[0].append(number)
-            else:
-                groups.append([number])
-        return groups
-
     def _check_finite(self, finite: np.ndarray, step: int) -> None:
         bad = [s.path_in_model for s, ok in zip(self.states, finite, strict=True) if not ok]
         if bad:
@@ -210,18 +214,23 @@ class Pruner:
 
     def sparsities(self) -> dict[str, float]:
         """Path -> fraction of zeros in the layer's masks, and under "" that of all together."""
-        sizes = [sum(spec_size(mask) for mask in s.masks.values()) for s in self.states]
-        each = [state.sparsity() for state in self.states]
-        total = sum(size * s for size, s in zip(sizes, each, strict=True)) / max(sum(sizes), 1)
+        sizes = [sum(mask.size for mask in s.mask_arrays().values()) for s in self.states]
+        values = [state.sparsity() for state in self.states]
+        total = sum(size * s for size, s in zip(sizes, values, strict=True)) / max(sum(sizes), 1)
         paths = [state.path_in_model for state in self.states]
-        return {"": total, **dict(zip(paths, each, strict=True))}
+        return {"": total, **dict(zip(paths, values, strict=True))}
 
     @property
     def needs_validation(self) -> bool:
         """Whether a method updates its masks by the validation loss."""
-        return any(state.method.needs_validation for state in self.states)
+        return any(need_of(state.method.needs, ValidationLoss) for state in self.states)
 
-    def measure(self, tape: Any, outputs: Any, targets: Any = None) -> Any:
+    @property
+    def needs_measuring(self) -> bool:
+        """Whether a method needs what is measured in training steps."""
+        return any(isinstance(need, MEASURED) for s in self.states for need in s.method.needs)
+
+    def measure(self, tape: Any, outputs: Any, targets: Any = None) -> Signals:
         """In a loop of your own: what methods ask to be measured, from the step's forward pass.
 
         Args:
@@ -235,10 +244,24 @@ class Pruner:
         self.measured = True
         return serve.measure(self.states, tape, outputs, targets, self._steps_so_far())
 
-    def after_step(self, signals: Any) -> None:
-        """Let methods change their latent weights by what `measure` found."""
-        signals = serve.once_a_step(signals, self.optimizer)
-        serve.after_step(self.states, signals, self._steps_so_far())
+    def gradients(
+        self, gradients: Sequence[Tensor], variables: Sequence[keras.Variable]
+    ) -> Signals:
+        """In a loop of your own: the gradients that methods ask for, as the optimizer gets them.
+
+        Args:
+            gradients, variables: in one order, such as those of `model.trainable_variables`.
+
+        Returns:
+            What `after_step` takes, after the optimizer's step.
+        """
+        self.measured = True
+        return gradient.signals_of(self.states, gradients, variables)
+
+    def after_step(self, signals: Signals) -> None:
+        """Let methods change their latent weights by what `measure` or `gradients` gave."""
+        stepped = True if self.optimizer is None else _keras.has_stepped(self.optimizer)
+        hand_on(self.states, signals, self._steps_so_far(), stepped)
 
     def _steps_so_far(self) -> Any:
         if self.optimizer is None:
@@ -251,11 +274,10 @@ class Pruner:
         Args:
             validation_loss: a function without arguments that evaluates the model as it is.
         """
-        for numbers in self._groups():
-            states = [self.states[number] for number in numbers]
+        for states in self._groups():
             end = getattr(states[0].planned, "end_step", None)
             going_on = end is None or (self._previous or 0) <= end
-            if states[0].method.needs_validation and going_on:
+            if need_of(states[0].method.needs, ValidationLoss) and going_on:
                 update_by_validation(states, validation_loss)
                 self.updates += 1
 
@@ -267,75 +289,25 @@ class Pruner:
     def catch_up(self) -> None:
         """Do what was due since the last update, and keep the newest step."""
         if self._previous is not None:
-            self._run(max(self._step() - 1, self._previous))
+            last = self._step() - 1
+            if last > self._previous:
+                self._run(last)
             self.record()
 
     def verify(self) -> None:
         """Warn if nothing was pruned, or a target was missed."""
+        for message in self._shortcomings():
+            warnings.warn(message, stacklevel=3)
+
+    def _shortcomings(self) -> list[str]:
         if self._previous is None and self.open_steps():
-            warnings.warn(
-                "Nothing was pruned: the number of training steps was not known, so the schedule "
-                "could not be planned. Give `PruningCallback(total_steps=...)`, `steps_per_epoch`, "
-                "or `begin_step`, `end_step` and `frequency` of the schedule.",
-                stacklevel=3,
-            )
-        elif not self._ever_updated():
-            warnings.warn(
+            return [verdict.NOT_PLANNED]
+        if not self.updates and not any(state.sparsity() > 0 for state in self.states):
+            return [
                 "Nothing was pruned: no mask update fell into this training. "
-                f"Steps seen: {self._calls}; schedule: {self.schedules()[0]}.",
-                stacklevel=3,
-            )
-        else:
-            for message in self._missed():
-                warnings.warn(message, stacklevel=3)
-
-    def _ever_updated(self) -> bool:
-        return self.updates > 0 or any(state.sparsity() > 0 for state in self.states)
-
-    def _missed(self) -> list[str]:
-        messages = []
-        for states in self._targets():
-            schedule = self.schedules()[self.states.index(states[0])]
-            target = getattr(schedule, "final_target", None)
-            specs = [state.specs for state in states]
-            masks = [state.mask_arrays() for state in states]
-            method = states[0].method
-            value = method.attained(specs, masks)
-            if target and value < target - method.rounding(specs) - 1e-4:
-                path = states[0].path_in_model if len(states) == 1 else "the model"
-                messages.append(
-                    f"Target missed: {path} has sparsity {value:.4f} instead of {target:.4f} after "
-                    f"step {self._previous}; its schedule is {schedule}."
-                )
-        if any(state.method.signals for state in self.states) and not self.measured:
-            messages.append(
-                "What the method needs was never measured in training. In `fit`, give the model "
-                "that is trained a PruningCallback; in a loop of your own, call `pruner.measure` "
-                "and `pruner.after_step`."
-            )
-        gone = [state.path_in_model for state in self.states if state.sparsity() == 1]
-        if gone:
-            messages.append(
-                f"Every weight of the layers {gone} is pruned, so nothing passes through them. "
-                "Lower `c` or the target, or leave them out with `filters`."
-            )
-        return messages
-
-    def _targets(self) -> list[list[PruneState]]:
-        """The layers that a target is asked of together: one by one, or a method's all."""
-        rows = []
-        for numbers in self._groups():
-            states = [self.states[number] for number in numbers]
-            together = states[0].method.scope == "global"
-            rows += [states] if together else [[state] for state in states]
-        return rows
-
-
-def spec_size(mask: Any) -> int:
-    """Number of entries of a variable."""
-    return int(np.prod(mask.shape))
-
-
-def _finite(layer: LayerTensors) -> Tensor:
-    tensors = [tensor for each in layer.others.values() for tensor in each.values()]
-    return ops.all(ops.stack([ops.all(ops.isfinite(tensor)) for tensor in tensors]))
+                f"Steps seen: {self._calls}; schedule: {self.schedules()[0]}."
+            ]
+        messages = [*verdict.missed_targets(self.states, self.schedules(), self._previous)]
+        if self.needs_measuring and not self.measured:
+            messages.append(verdict.NOT_MEASURED)
+        return [*messages, *verdict.emptied(self.states)]

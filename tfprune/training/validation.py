@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tfprune.protocols import Validated
 from tfprune.pruned.state import PruneState
 
 
@@ -27,10 +28,13 @@ def update_by_validation(
         put(masks)
         return float(validation_loss())
 
+    method = states[0].method
+    if not isinstance(method, Validated):
+        raise NotImplementedError(f"{type(method).__name__} must define `update_on_validation`.")
     chosen: list[dict[str, Any]] = [state.mask_arrays() for state in states]
     try:
         layers = [state.tensors() for state in states]
-        results = states[0].method.update_on_validation(layers, loss_of)
+        results = method.update_on_validation(layers, loss_of)
         chosen = [masks for masks, _ in results]
     finally:
         put(chosen)

@@ -11,10 +11,10 @@ import keras
 import numpy as np
 
 from tfprune.maths.checks import check_step
+from tfprune.needs import OutputSensitivity
 from tfprune.pruned.layers import STATE, pruned_layers
 from tfprune.report.figures.sheet import write_figure
 from tfprune.report.pictures import shrink
-from tfprune.signals import OutputSensitivity
 from tfprune.training.sensitivity.serve import measure_on
 
 PER_ROW, SIDE, TOP = 4, 2.2, 0.9

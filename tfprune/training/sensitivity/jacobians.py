@@ -9,12 +9,12 @@ import keras
 from keras import ops
 
 from tfprune.graph import _keras
+from tfprune.needs import OutputSensitivity
 from tfprune.pruned.state import PruneState
-from tfprune.signals import OutputSensitivity
 from tfprune.training.sensitivity.dense_inputs import Captured
+from tfprune.training.signals import Signals, mean_over_replicas
 
 Tensor = Any
-Signals = dict[tuple[int, str], Tensor]
 _MOST_CLASSES = 64
 
 
@@ -47,7 +47,7 @@ def sensitivities(
         passes = _passes(signal, scores)
         idle = [[tf.zeros(v.shape, "float32") for v in variables] for _ in range(passes)]
         found = tf.cond(due, now, lambda: idle)
-    each = [[tf.abs(_mean_over_replicas(one)) for one in column] for column in found]
+    each = [[tf.abs(mean_over_replicas(one)) for one in column] for column in found]
     means = [sum(column) / float(len(each)) for column in zip(*each, strict=True)]
     # S = 1 shrinks nothing, where nothing was measured
     values = [tf.where(due, mean, tf.ones_like(mean)) for mean in means]
@@ -199,13 +199,3 @@ def _by_example(pulled: _Pullback, variable: Any) -> Tensor:
     every = tf.eye(pulled.examples)
     each = tf.map_fn(lambda row: tf.abs(tf.cast(pulled(variable, row), "float32")), every)
     return tf.reduce_mean(each, axis=0)
-
-
-def _mean_over_replicas(value: Tensor) -> Tensor:
-    """The mean over replicas, each of which saw its part of the batch."""
-    import tensorflow as tf
-
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return value
-    return context.all_reduce(tf.distribute.ReduceOp.MEAN, value)

@@ -14,20 +14,20 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
 from tfprune.graph import _keras
+from tfprune.needs import OutputSensitivity, need_of
 from tfprune.pruned.state import PruneState
-from tfprune.signals import OutputSensitivity
 from tfprune.training.sensitivity.dense_inputs import Captured, capturing
-from tfprune.training.sensitivity.jacobians import Signals, scores_of, sensitivities
+from tfprune.training.sensitivity.jacobians import scores_of, sensitivities
+from tfprune.training.signals import Signals, hand_on
 
 Tensor = Any
 
 
 def wanted(state: PruneState) -> OutputSensitivity | None:
     """What a layer's method asks for, None if nothing."""
-    return next((s for s in state.method.signals if isinstance(s, OutputSensitivity)), None)
+    return need_of(state.method.needs, OutputSensitivity)
 
 
 def serve(model: keras.Model, states: Sequence[PruneState]) -> Callable[[], None]:
@@ -43,8 +43,8 @@ def serve(model: keras.Model, states: Sequence[PruneState]) -> Callable[[], None
         with listening.step():
             logs = train_step(data)
             signals = listening.measure(data, model.optimizer.iterations)
-            signals = once_a_step(signals, model.optimizer)
-            after_step(listening.states, signals, model.optimizer.iterations)
+            steps, stepped = model.optimizer.iterations, _keras.has_stepped(model.optimizer)
+            hand_on(listening.states, signals, steps, stepped)
         return logs
 
     @functools.wraps(call)
@@ -166,44 +166,3 @@ def measure_on(
     ):
         outputs = model(x, training=False)
     return sensitivities(signal, list(states), tape, scores_of(outputs), y, 0, captured)
-
-
-def once_a_step(signals: Signals, optimizer: Any) -> Signals:
-    """S = 1, which shrinks nothing, after batches that an optimizer only accumulates."""
-    if _keras.accumulation(optimizer) == 1:
-        return signals
-    stepped = _keras.has_stepped(optimizer)
-    return {key: ops.where(stepped, s, ops.ones_like(s)) for key, s in signals.items()}
-
-
-def after_step(states: Sequence[PruneState], signals: Signals, step: Any) -> None:
-    """Let each method change its latent weights by what was measured; `step` counts this one.
-
-    Frozen weights stay: tapes do not watch them, so that nothing was measured.
-    """
-    for state in states:
-        for name, spec in state.specs.items():
-            signal = signals.get((id(state), name))
-            variable = state.masked_variable(name)
-            if signal is not None and variable.trainable:
-                mask = state.masks[name].value
-                progress = state.progress(ops.cast(step, "float32") - 1)
-                new = state.method.after_step(variable.value, mask, signal, progress, spec)
-                _assign(variable, new)
-
-
-def _assign(variable: keras.Variable, value: Tensor) -> None:
-    """Assign, also in a replica of a distributed training step, where all replicas agree."""
-    import tensorflow as tf
-
-    context = tf.distribute.get_replica_context()
-    if not tf.distribute.has_strategy() or context is None:
-        variable.assign(value)
-        return
-
-    def update(strategy: Any, new: Any) -> None:
-        strategy.extended.update(
-            variable.value, lambda one, own: one.assign(own), args=(new,), group=False
-        )
-
-    context.merge_call(update, args=(ops.convert_to_tensor(value),))
