@@ -104,7 +104,8 @@ class PruningSchedule(_Base):
         if self.begin_step is None or self.end_step is None or self.frequency is None:
             raise ValueError(
                 f"{type(self).__name__} has no steps yet: give `begin_step`, `end_step` and "
-                "`frequency`, or call `plan(total_steps)`, as PruningCallback does."
+                "`frequency`, or call `plan(total_steps)`, as PruningCallback does. "
+                f"Received: {self!r}."
             )
         if not self.begin_step <= step <= self.end_step:
             return False
@@ -127,7 +128,7 @@ class PruningSchedule(_Base):
     def __call__(self, step: Any) -> tuple[Any, Any]:
         """(should the masks be updated before optimizer step `step`?, sparsity in [0, 1))."""
         if is_symbolic(step):
-            return in_graph(lambda number: (self.due(number), self.sparsity(number)), step)
+            return in_graph(lambda at: (self.due(at), self.sparsity(at)), step)
         return self.due(int(step)), self.sparsity(int(step))
 
     def get_config(self) -> dict[str, Any]:

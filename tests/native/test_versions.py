@@ -43,7 +43,7 @@ def test_the_library_runs_under(version, tmp_path):
     weights = draw_weights(ConvSpec(6, 5, padding=(1, 1, 1, 1), basis="dct"), 0.3, True, 0)
     x = np.random.default_rng(0).normal(size=(2, 7, 9, 6)).astype("float32")
     packed = np.frombuffer(weights.to_bytes(), np.uint8)
-    arrays = {"x": x, "y": slow(x, weights), "weights": packed, "conv": weights.spec.numbers()}
+    arrays = {"x": x, "y": slow(x, weights), "weights": packed, "conv": weights.spec.fields()}
     np.savez(tmp_path / "case.npz", **arrays)
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"

@@ -174,8 +174,8 @@ def replace_child(layer: keras.Layer, name: str, child: Any) -> None:
     """Put another sub-layer (or list of them) in the place of one of a built layer."""
     old = getattr(layer, name)
     with _unlocked(layer):
-        for one in old if isinstance(old, list | tuple) else [old]:
-            layer._tracker.untrack(one)
+        for child_layer in old if isinstance(old, list | tuple) else [old]:
+            layer._tracker.untrack(child_layer)
         setattr(layer, name, child)
 
 

@@ -28,13 +28,13 @@ def _variables(model: keras.Layer) -> list[keras.Variable]:
 
 def custom_classes(model: keras.Layer) -> dict[str, type]:
     """The layer classes in a model that are not Keras' own, by class and by registered name."""
-    found: dict[str, type] = {}
+    classes: dict[str, type] = {}
     for layer in _keras.all_layers(model):
         cls = layer.__class__
         if cls.__module__.split(".")[0] != "keras":
-            found[cls.__name__] = cls
-            found[keras.saving.get_registered_name(cls)] = cls
-    return found
+            classes[cls.__name__] = cls
+            classes[keras.saving.get_registered_name(cls)] = cls
+    return classes
 
 
 @contextlib.contextmanager
@@ -42,12 +42,12 @@ def uncompiled(model: keras.Model) -> Iterator[None]:
     """Inside, Keras copies the model's structure alone, not its losses (any function)."""
     compiled = [x for x in _keras.all_layers(model) if getattr(x, "compiled", False)]
     try:
-        for one in compiled:
-            one.compiled = False
+        for inner in compiled:
+            inner.compiled = False
         yield
     finally:
-        for one in compiled:
-            one.compiled = True
+        for inner in compiled:
+            inner.compiled = True
 
 
 def clone_model(model: keras.Model, unwrapped: bool = False) -> keras.Model:
@@ -97,7 +97,8 @@ def copy_values(model: keras.Layer, copy: keras.Layer) -> None:
     ):
         raise ValueError(
             f"Model '{model.name}' does not come back from its configuration with the same layers "
-            "and variables, so it cannot be copied. Pass `in_place=True`."
+            "and variables, so it cannot be copied. Pass `in_place=True`. Received: "
+            f"{len(old_layers)} layers, {len(old)} variables; then {len(new_layers)}, {len(new)}."
         )
     for source, target in zip(old_layers, new_layers, strict=True):
         target.name, target.trainable = source.name, source.trainable

@@ -67,19 +67,19 @@ def calls(graph: Any, shared: set[int]) -> list[Call]:
     """The calls of a Functional graph, in the order of execution."""
     nodes = _keras.calls(graph)
     times = collections.Counter(id(operation) for operation, *_ in nodes)
-    found = []
+    plain_calls = []
     for operation, inputs, outputs, arguments in nodes:
         once = times[id(operation)] == 1 and id(operation) not in shared
         maps = [*inputs, *outputs]
         plain = (
             once
             and len(outputs) == 1
-            and all(len(one.shape) > 1 and one.shape[-1] is not None for one in maps)
+            and all(len(tensor.shape) > 1 and tensor.shape[-1] is not None for tensor in maps)
             and _takes_maps_alone(operation, arguments)
             and _channels_last(operation, len(inputs[0].shape))
         )
-        found.append(Call(operation, inputs, outputs, plain))
-    return found
+        plain_calls.append(Call(operation, inputs, outputs, plain))
+    return plain_calls
 
 
 def graphs(model: keras.Layer) -> Iterator[tuple[Any, list[Call]]]:
@@ -93,11 +93,11 @@ def graphs(model: keras.Layer) -> Iterator[tuple[Any, list[Call]]]:
 
 def readers(graph: Any, calls: list[Call]) -> dict[int, list[Call | None]]:
     """id of a symbolic tensor -> the calls that read it; None stands for an output of the graph."""
-    found: dict[int, list[Call | None]] = {id(tensor): [None] for tensor in graph.outputs}
+    read_by: dict[int, list[Call | None]] = {id(tensor): [None] for tensor in graph.outputs}
     for call in calls:
         for tensor in call.inputs:
-            found.setdefault(id(tensor), []).append(call)
-    return found
+            read_by.setdefault(id(tensor), []).append(call)
+    return read_by
 
 
 def _takes_maps_alone(operation: Any, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> bool:

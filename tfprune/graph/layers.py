@@ -74,13 +74,13 @@ def prunable_names(layer: keras.Layer) -> tuple[str, ...]:
     """
     declared = getattr(type(layer), "prunable_weights", None)
     names = tuple(declared) if declared is not None else tuple(axes_of(layer))
-    found = tuple(name for name in names if find_variable(layer, name) is not None)
-    if declared is not None and layer.built and found != names:
+    present = tuple(name for name in names if find_variable(layer, name) is not None)
+    if declared is not None and layer.built and present != names:
         raise ValueError(
             f"`prunable_weights` of {type(layer).__name__} must name its variables. "
             f"Received: {names}; the layer has {tuple(own_variables(layer))}."
         )
-    return found
+    return present
 
 
 def has_kernel(layer: keras.Layer) -> bool:
@@ -109,7 +109,10 @@ def variable_of(layer: keras.Layer, name: str) -> keras.Variable:
     """`find_variable` for a name that is known to be there."""
     variable = find_variable(layer, name)
     if variable is None:
-        raise ValueError(f"Layer '{layer.name}' has no variable `{name}`; build it first.")
+        raise ValueError(
+            f"Layer '{layer.name}' must have a variable `{name}`; build it first. "
+            f"Received a layer with {list(own_variables(layer))}."
+        )
     return variable
 
 
@@ -119,7 +122,7 @@ def weighted_layers(model: keras.Layer) -> list[tuple[str, keras.Layer]]:
     Looks into nested models, wrappers, recurrent cells and users' layers. The path joins
     the layers' names with "/", without the model's own; a second layer of that path gets `_1`, ...
     """
-    found: list[tuple[str, keras.Layer]] = []
+    layers: list[tuple[str, keras.Layer]] = []
     seen: set[int] = set()
     paths: dict[str, int] = {}
 
@@ -129,7 +132,7 @@ def weighted_layers(model: keras.Layer) -> list[tuple[str, keras.Layer]]:
         seen.add(id(layer))
         if own_variables(layer) or own_variables(layer, trainable=False):
             count = paths[path] = paths.get(path, -1) + 1
-            found.append((f"{path}_{count}" if count else path, layer))
+            layers.append((f"{path}_{count}" if count else path, layer))
         for child in _keras.children(layer):
             visit(child, f"{path}/{child.name}" if path else child.name)
 
@@ -137,4 +140,4 @@ def weighted_layers(model: keras.Layer) -> list[tuple[str, keras.Layer]]:
         visit(model, model.name)
     else:
         visit(model, "")
-    return found
+    return layers

@@ -1,8 +1,8 @@
 """How often a net uses each kernel in one inference, counted from the shapes its layers really see.
 
-A layer that is called with a kernel `K` multiplies every entry of `K` the same number of times,
+A layer that is called with a kernel `K` multiplies every weight of `K` the same number of times,
 its *uses*: once per output position of a convolution, once per row of a dense layer, once per time
-step of a recurrent one. So multiply-adds = uses * entries, and of a sparse kernel uses * non-zeros.
+step of a recurrent one. So multiply-adds = uses * weights, and of a sparse kernel uses * nonzeros.
 Padding counts as input. Adding a bias, normalising, activating and looking up an embedding count
 nothing, and neither do products of two activations (attention scores).
 """
@@ -42,7 +42,7 @@ class Uncountable(ValueError):
 
 
 def kernel_uses(model: keras.Layer, input_shape: Any = None) -> dict[int, Uses]:
-    """`id(layer)` -> how often one inference on one example multiplies each entry of its kernels.
+    """`id(layer)` -> how often one inference on one example multiplies each weight of its kernels.
 
     Runs the net once on zeros, in inference mode, inside a `keras.StatelessScope`: no variable or
     seed changes (like any call, it clears the losses of the last one). A layer that is never called
@@ -76,20 +76,20 @@ def _reason(error: Exception) -> str:
 
 def _zeros(model: keras.Layer, input_shape: Any) -> tuple[Any, int]:
     """Zeros for one run, and their batch size: 1 unless the model fixes another."""
-    known = _known_inputs(model)
+    specs = _known_inputs(model)
     if input_shape is not None:
         shapes = keras.tree.map_shape_structure(lambda shape: (None, *shape), input_shape)
-    elif known is not None:
-        shapes = keras.tree.map_structure(lambda spec: tuple(spec.shape), known)
+    elif specs is not None:
+        shapes = keras.tree.map_structure(lambda spec: tuple(spec.shape), specs)
     else:
         shapes = _built_shapes(model)
-    fixed = {s.shape[0] for s in keras.tree.flatten(known)} - {None} if known is not None else set()
+    fixed = {s.shape[0] for s in keras.tree.flatten(specs)} - {None} if specs is not None else set()
     batch = int(fixed.pop()) if len(fixed) == 1 else 1
     flat: list[Shape] = []
     keras.tree.map_shape_structure(flat.append, shapes)
     if any(dim is None for shape in flat for dim in shape[1:]):
-        raise Uncountable(f"the input has unknown dimensions {flat}; give `input_shape=`")
-    dtypes = [spec.dtype for spec in keras.tree.flatten(known)] if known is not None else []
+        raise Uncountable(f"the input has unspecs dimensions {flat}; give `input_shape=`")
+    dtypes = [spec.dtype for spec in keras.tree.flatten(specs)] if specs is not None else []
     if len(dtypes) != len(flat):
         dtypes = [keras.config.floatx()] * len(flat)
     todo = iter(dtypes)
@@ -200,14 +200,14 @@ class _Recorder:
 
 def _walk(model: keras.Layer) -> list[keras.Layer]:
     """The layer and all layers inside it, each once."""
-    found: dict[int, keras.Layer] = {}
+    layers: dict[int, keras.Layer] = {}
     todo = [model]
     while todo:
         layer = todo.pop()
-        if id(layer) not in found:
-            found[id(layer)] = layer
+        if id(layer) not in layers:
+            layers[id(layer)] = layer
             todo.extend(_keras.children(layer))
-    return list(found.values())
+    return list(layers.values())
 
 
 def _loop_body(layer: keras.Layer) -> keras.Layer | None:
@@ -224,7 +224,7 @@ def _shape(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Shape:
 
 
 def _uses(layer: keras.Layer, inputs: Shape, outputs: Shape, kwargs: Mapping[str, Any]) -> Uses:
-    """How often one call multiplies each entry of the layer's kernels; None if not known."""
+    """How often one call multiplies each weight of the layer's kernels; None if not known."""
     if any(dim is None for dim in (*inputs, *outputs)):
         return None
     if hasattr(type(layer), "uses_per_call"):

@@ -18,16 +18,16 @@ def rebuilt(model: keras.Model, made: dict[int, Callable[[], keras.Layer]]) -> k
         model: stays as it is.
         made: id of a layer -> what makes the one that takes its place, built, with its weights.
     """
-    twins: dict[int, keras.Layer] = {}
+    copies: dict[int, keras.Layer] = {}
     placed: set[int] = set()
 
     def clone(layer: Any) -> Any:
         if not isinstance(layer, keras.Layer):  # an operation, such as x + y
             return layer.__class__.from_config(layer.get_config())
-        twins[id(layer)] = made[id(layer)]() if id(layer) in made else clone_layer(layer)
+        copies[id(layer)] = made[id(layer)]() if id(layer) in made else clone_layer(layer)
         if id(layer) in made:
-            placed.add(id(twins[id(layer)]))
-        return twins[id(layer)]
+            placed.add(id(copies[id(layer)]))
+        return copies[id(layer)]
 
     def call(layer: keras.Layer, *inputs: Any, **arguments: Any) -> Any:
         """Without arguments such as `mask`, that what took a layer's place does not know."""
@@ -37,9 +37,9 @@ def rebuilt(model: keras.Model, made: dict[int, Callable[[], keras.Layer]]) -> k
     with keras.saving.custom_object_scope(custom_classes(model)), uncompiled(model):
         small = keras.models.clone_model(model, clone_function=clone, recursive=True, **graph)
     originals = {id(layer): layer for layer in _keras.all_layers(model)}
-    for key, twin in twins.items():
-        if key not in made and not isinstance(twin, keras.layers.InputLayer):
-            copy_values(originals[key], twin)
+    for key, copy in copies.items():
+        if key not in made and not isinstance(copy, keras.layers.InputLayer):
+            copy_values(originals[key], copy)
     return small
 
 

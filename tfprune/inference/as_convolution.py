@@ -1,4 +1,4 @@
-"""Layers as two-dimensional convolutions, and their kernels in the basis with fewer entries."""
+"""Layers as two-dimensional convolutions, and their kernels in the basis with fewer nonzeros."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def as_convolution(fusion: Fusion, kernel: np.ndarray) -> tuple[ConvSpec, np.nda
     return spec, kernel, same
 
 
-def _padded(spec: ConvSpec, word: str) -> tuple[ConvSpec, bool]:
+def _padded(spec: ConvSpec, padding: str) -> tuple[ConvSpec, bool]:
     """With its padding, and whether that hangs on the size of the image."""
-    if word == "valid":
+    if padding == "valid":
         return spec, False
     reach = (spec.kernel_size[1] - 1) * spec.dilations[1]
-    if word == "causal":
+    if padding == "causal":
         return dataclasses.replace(spec, padding=(0, 0, reach, 0)), False
     if max(spec.strides) > 1:
         return spec, True

@@ -1,6 +1,6 @@
 """Which channels of a stripped net are needed: the analysis behind `strip(..., shrink=True)`.
 
-A channel is needed if an entry that is not zero reads it, on a path to an output. What a tensor is
+A channel is needed if a weight that is not zero reads it, on a path to an output. What a tensor is
 made of must match what it is joined with: the operands of a sum keep the same channels. So tensors
 that share their channels (through a sum, a normalization, an activation, ...) form a group, the
 channels that anyone needs in a group are kept in all of it, and this is repeated until nothing
@@ -19,20 +19,20 @@ import numpy as np
 
 from tfprune.graph.graphs import MERGES, Call, classes, has_own_kernel
 
-# Each output channel hangs on the same channel of each input, and on nothing else: entry by entry,
+# Each output channel hangs on the same channel of each input, and on nothing else: elementwise,
 _ENTRYWISE = classes(
     *("BatchNormalization", "ReLU", "LeakyReLU", "ELU", "Identity", "Activation", "Rescaling"),
     *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"),
     *("Dropout", "GaussianDropout", "GaussianNoise", "SpatialDropout{n}D"),
 )
-# or as a mean or a maximum over some places, which leaves what is the same everywhere.
+# or as a mean or a maximum over some positions, which leaves what is the same everywhere.
 _PADDING = classes("ZeroPadding{n}D")
 _SPATIAL = _PADDING + classes(
     *("MaxPooling{n}D", "AveragePooling{n}D", "Cropping{n}D", "UpSampling{n}D"),
     *("GlobalMaxPooling{n}D", "GlobalAveragePooling{n}D"),
 )
 _KINDS = {
-    **dict.fromkeys(_ENTRYWISE, "entrywise"),
+    **dict.fromkeys(_ENTRYWISE, "positionwise"),
     **dict.fromkeys(_SPATIAL, "spatial"),
     **dict.fromkeys(classes("Conv{n}D", "Dense"), "mixing"),  # kernels [..., cin, cout]
     **dict.fromkeys(classes("DepthwiseConv{n}D"), "depthwise"),
@@ -87,7 +87,7 @@ def _separate(operation: Any) -> bool:
 
 
 def _is_one_of(operation: Any, activations: Sequence[Any]) -> bool:
-    return any(getattr(operation, "activation", None) is known for known in activations)
+    return any(getattr(operation, "activation", None) is plain for plain in activations)
 
 
 def needed(model: Any, calls: Sequence[Call]) -> Channels:
@@ -109,28 +109,28 @@ def needed(model: Any, calls: Sequence[Call]) -> Channels:
 
 def constants(model: Any, calls: Sequence[Call]) -> dict[int, np.ndarray]:
     """Of each tensor the value of channels that are the same for every input, NaN elsewhere."""
-    found: dict[int, np.ndarray] = {}
+    values: dict[int, np.ndarray] = {}
     for tensor in model.inputs:
-        found[id(tensor)] = np.full(_width(tensor), np.nan)
+        values[id(tensor)] = np.full(_width(tensor), np.nan)
     for call in calls:
         rule = _CONSTANTS.get(kind(call))
         for tensor in call.outputs:
-            found[id(tensor)] = np.full(_width(tensor), np.nan)
+            values[id(tensor)] = np.full(_width(tensor), np.nan)
             if rule is not None:
-                found[id(tensor)] = rule(call, [found[id(one)] for one in call.inputs])
-    return found
+                values[id(tensor)] = rule(call, [values[id(source)] for source in call.inputs])
+    return values
 
 
-def _constants_entrywise(call: Call, given: list) -> np.ndarray:
-    """By running the layer on one entry."""
+def _constants_positionwise(call: Call, given: list) -> np.ndarray:
+    """Outputs of the layer, run on one position."""
     loose = np.logical_or.reduce(np.broadcast_arrays(*[np.isnan(values) for values in given]))
     maps = []
     for tensor, values in zip(call.inputs, given, strict=True):
         shape = [1] * (len(tensor.shape) - 1) + [-1]
-        entry = np.nan_to_num(values).reshape(shape)
-        maps.append(keras.ops.convert_to_tensor(entry.astype("float32"), dtype=tensor.dtype))
-    found = call.operation(maps if call.cls in MERGES else maps[0])
-    return np.where(loose, np.nan, _array(found).reshape(-1))
+        position = np.nan_to_num(values).reshape(shape)
+        maps.append(keras.ops.convert_to_tensor(position.astype("float32"), dtype=tensor.dtype))
+    outputs = call.operation(maps if call.cls in MERGES else maps[0])
+    return np.where(loose, np.nan, _array(outputs).reshape(-1))
 
 
 def _constants_spatial(call: Call, given: list) -> np.ndarray:
@@ -145,8 +145,8 @@ def _constants_mixing(call: Call, given: list) -> np.ndarray:
     kernel = _array(call.operation.kernel)
     reads = reads_of(call.operation)
     loose = np.isnan(given[0]) | ((given[0] != 0) & (not folds_constants(call.operation)))
-    each = kernel.reshape(-1, *kernel.shape[-2:]).sum(0)
-    sums = np.nan_to_num(given[0]) @ each
+    summed = kernel.reshape(-1, *kernel.shape[-2:]).sum(0)
+    sums = np.nan_to_num(given[0]) @ summed
     return np.where(reads[loose].any(0), np.nan, _activated(call.operation, sums))
 
 
@@ -155,12 +155,12 @@ def _constants_depthwise(call: Call, given: list) -> np.ndarray:
     loose = np.isnan(given[0]) | ((given[0] != 0) & (not folds_constants(call.operation)))
     reads = reads_of(call.operation)
     sums = np.nan_to_num(given[0])[:, None] * kernel.reshape(-1, *kernel.shape[-2:]).sum(0)
-    found = _activated(call.operation, sums.reshape(-1))
-    return np.where((reads & loose[:, None]).reshape(-1), np.nan, found)
+    values = _activated(call.operation, sums.reshape(-1))
+    return np.where((reads & loose[:, None]).reshape(-1), np.nan, values)
 
 
 _CONSTANTS: dict[str, Callable[[Call, list], np.ndarray]] = {
-    "entrywise": _constants_entrywise,
+    "positionwise": _constants_positionwise,
     "spatial": _constants_spatial,
     "mixing": _constants_mixing,
     "depthwise": _constants_depthwise,
@@ -172,8 +172,8 @@ _CONSTANTS: dict[str, Callable[[Call, list], np.ndarray]] = {
 def _activated(operation: Any, sums: np.ndarray) -> np.ndarray:
     if operation.use_bias:
         sums = sums + _array(operation.bias)
-    entries = keras.ops.convert_to_tensor(sums.astype("float32"), dtype=operation.compute_dtype)
-    return _array(operation.activation(entries))
+    elements = keras.ops.convert_to_tensor(sums.astype("float32"), dtype=operation.compute_dtype)
+    return _array(operation.activation(elements))
 
 
 def _array(tensor: Any) -> np.ndarray:
@@ -212,18 +212,18 @@ def _need(call: Call, kept: dict[int, np.ndarray], constant: dict[int, np.ndarra
 
 
 def _need_everything(call: Call, inputs: list, outputs: list) -> None:
-    for one in (*inputs, *outputs):
-        one[:] = True
+    for channels in (*inputs, *outputs):
+        channels[:] = True
 
 
 def _need_channelwise(call: Call, inputs: list, outputs: list) -> None:
     tied = [*inputs, *outputs]
-    if len({len(one) for one in tied}) > 1:  # broadcasting
+    if len({len(channels) for channels in tied}) > 1:  # broadcasting
         _need_everything(call, inputs, outputs)
         return
     union = np.logical_or.reduce(tied)
-    for one in tied:
-        one |= union
+    for channels in tied:
+        channels |= union
 
 
 def _need_depthwise(call: Call, inputs: list, outputs: list) -> None:
@@ -235,11 +235,11 @@ def _need_depthwise(call: Call, inputs: list, outputs: list) -> None:
 
 def _need_concatenate(call: Call, inputs: list, outputs: list) -> None:
     start = 0
-    for one in inputs:
-        part = outputs[0][start : start + len(one)]
-        part |= one
-        one |= part
-        start += len(one)
+    for channels in inputs:
+        part = outputs[0][start : start + len(channels)]
+        part |= channels
+        channels |= part
+        start += len(channels)
 
 
 def _need_flatten(call: Call, inputs: list, outputs: list) -> None:
@@ -249,7 +249,7 @@ def _need_flatten(call: Call, inputs: list, outputs: list) -> None:
 
 
 _NEEDS: dict[str, Callable[[Call, list, list], None]] = {
-    "entrywise": _need_channelwise,
+    "positionwise": _need_channelwise,
     "spatial": _need_channelwise,
     "depthwise": _need_depthwise,
     "concatenate": _need_concatenate,

@@ -76,11 +76,14 @@ def compact(model: keras.Model, choose: str = "measured", storage: str = "float3
         ValueError: for other words, a subclassed model, or another backend than TensorFlow.
     """
     check_model(model)
-    for name, value, known in (("choose", choose, CHOICES), ("storage", storage, STORAGE)):
-        if value not in known:
-            raise ValueError(f"`{name}` must be one of {', '.join(known)}. Received: {value!r}.")
+    for name, value, allowed in (("choose", choose, CHOICES), ("storage", storage, STORAGE)):
+        if value not in allowed:
+            raise ValueError(f"`{name}` must be one of {', '.join(allowed)}. Received: {value!r}.")
     if keras.backend.backend() != "tensorflow":
-        raise ValueError("`compact` needs Keras on TensorFlow.")
+        raise ValueError(
+            "`compact` needs Keras on TensorFlow. Received: the backend "
+            f"{keras.backend.backend()!r}."
+        )
     if _keras.graph_of(model) is None:
         raise ValueError(
             "`compact` needs a Functional or Sequential model, without a `call` of its own. "
@@ -106,24 +109,24 @@ def compact(model: keras.Model, choose: str = "measured", storage: str = "float3
     return small
 
 
-def _shown(found: Sequence[Fusion]) -> Iterable[Fusion]:
+def _shown(candidates: Sequence[Fusion]) -> Iterable[Fusion]:
     """Layers take a second each to measure."""
     from tqdm import tqdm
 
-    return tqdm(found, desc="compact", unit="layer", leave=False, disable=None)
+    return tqdm(candidates, desc="compact", unit="layer", leave=False, disable=None)
 
 
 def compaction(model: keras.Model) -> list[Choice]:
     """What `compact` decided for each layer; of a model read from a file only what is sparse."""
     if _FOUND in vars(model):
         return list(vars(model)[_FOUND])
-    found = []
+    choices = []
     for path, layer in weighted_layers(model):
         if isinstance(layer, SparseConv):
             density = layer.sparse_weights.density
             basis = layer.spec.basis
-            found.append(Choice(path, "sparse", basis, density, None, None, "from a file", ()))
-    return found
+            choices.append(Choice(path, "sparse", basis, density, None, None, "from a file", ()))
+    return choices
 
 
 def _replacement(
@@ -138,11 +141,11 @@ def _replacement(
         sparse_ms, dense_ms = times or (None, None)
         return Choice(path, form, basis, density, sparse_ms, dense_ms, reason, names)
 
-    found = as_convolution(fusion, kernel)
-    if found is None:
+    convolution = as_convolution(fusion, kernel)
+    if convolution is None:
         density = float(np.mean(kernel != 0))
         return choice("dense", "spatial", density, "no sparse kernel takes it"), dense
-    spec, weights, same = found
+    spec, weights, same = convolution
     activation = fusion.activation if fusion.activation in FUSED else "linear"
     spec = dataclasses.replace(spec, activation=activation)
     packed = sparsest(spec, weights, bias, fusion.coefficients())
@@ -174,17 +177,17 @@ def _dense(fusion: Fusion, kernel: np.ndarray, bias: np.ndarray) -> Callable[[],
     def build() -> keras.Layer:
         layer = fusion.layer
         if not fusion.absorbed:
-            twin = clone_layer(layer)
-            twin.build(fusion.call.inputs[0].shape)
-            copy_values(layer, twin)
-            return twin
+            copy = clone_layer(layer)
+            copy.build(fusion.call.inputs[0].shape)
+            copy_values(layer, copy)
+            return copy
         config = {**layer.get_config(), "use_bias": True}
         config["activation"] = keras.activations.serialize(keras.activations.get(fusion.activation))
-        twin = layer.__class__.from_config(config)
-        twin.build(fusion.call.inputs[0].shape)
-        twin.kernel.assign(kernel)
-        twin.bias.assign(bias)
-        return twin
+        copy = layer.__class__.from_config(config)
+        copy.build(fusion.call.inputs[0].shape)
+        copy.kernel.assign(kernel)
+        copy.bias.assign(bias)
+        return copy
 
     return build
 
@@ -201,11 +204,11 @@ def _milliseconds(layers: list[keras.Layer], sizes: tuple[int, ...]) -> list[flo
         graph(inputs)
     times: list[list[float]] = [[] for _ in graphs]
     for _ in range(ROUNDS):
-        for graph, found in zip(graphs, times, strict=True):
+        for graph, durations in zip(graphs, times, strict=True):
             start = time.perf_counter()
             graph(inputs)
-            found.append((time.perf_counter() - start) / CALLS * 1e3)
-    return [min(found) for found in times]
+            durations.append((time.perf_counter() - start) / CALLS * 1e3)
+    return [min(durations) for durations in times]
 
 
 def _calling(layer: keras.Layer) -> Any:

@@ -94,19 +94,19 @@ def activation_of(layer: Any) -> str | None:
         plain = not layer.threshold and not layer.negative_slope
         limits = {None: "relu", 6.0: "relu6"}
         return limits.get(layer.max_value) if plain else None
-    found = getattr(layer, "activation", None)
-    return next((name for name in FUSED if found is getattr(keras.activations, name)), None)
+    activation = getattr(layer, "activation", None)
+    return next((name for name in FUSED if activation is getattr(keras.activations, name)), None)
 
 
 def fusions(model: keras.Model) -> list[Fusion]:
     """The layers of a model's graphs that are called plainly and have a kernel of a known kind."""
-    found = []
+    fused = []
     for graph, calls in graphs(model):
         read_by = readers(graph, calls)
         for call in calls:
             if call.plain and call.cls in KERNELS and has_own_kernel(call.operation):
-                found.append(_fusion(call, read_by))
-    return found
+                fused.append(_fusion(call, read_by))
+    return fused
 
 
 def _fusion(call: Call, read_by: dict[int, list[Call | None]]) -> Fusion:
@@ -123,6 +123,6 @@ def _fusion(call: Call, read_by: dict[int, list[Call | None]]) -> Fusion:
 
 
 def _only_reader(call: Call, read_by: dict[int, list[Call | None]]) -> Call | None:
-    found = read_by.get(id(call.outputs[0]), [])
-    one = found[0] if len(found) == 1 else None
-    return one if one is not None and one.plain else None
+    calls = read_by.get(id(call.outputs[0]), [])
+    reader = calls[0] if len(calls) == 1 else None
+    return reader if reader is not None and reader.plain else None

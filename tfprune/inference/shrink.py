@@ -17,7 +17,7 @@ from tfprune.inference.channels import Channels, folds_constants, kind, needed
 def shrunk(model: keras.Model) -> keras.Model:
     """The same function with fewer channels, as an ordinary model; a copy.
 
-    Removed are channels that no entry reads on a way to an output, and channels that are the same
+    Removed are channels that no weight reads on a way to an output, and channels that are the same
     for every input, whose value moves into the biases behind them where that is exact (not where a
     convolution pads with zeros, unless the value is 0). Inputs and outputs keep their shapes.
     Layers of kinds that are not understood, layers called more than once, and nested models keep
@@ -36,21 +36,21 @@ def shrunk(model: keras.Model) -> keras.Model:
             f"Received: '{model.name}' of type {model.__class__.__name__}. Strip it without "
             "`shrink`."
         )
-    found = calls(graph, shared_layers(model))
-    known = {id(call.operation): call for call in found if kind(call) != "unknown"}
-    channels = needed(graph, found)
+    graph_calls = calls(graph, shared_layers(model))
+    understood = {id(call.operation): call for call in graph_calls if kind(call) != "unknown"}
+    channels = needed(graph, graph_calls)
     with keras.saving.custom_object_scope(custom_classes(model)), uncompiled(model):
         small = keras.models.clone_model(
             model,
-            clone_function=lambda layer: _clone(layer, known.get(id(layer)), channels),
+            clone_function=lambda layer: _clone(layer, understood.get(id(layer)), channels),
             recursive=True,
         )
-    for layer, twin in zip(_layers(model), _layers(small), strict=True):
-        call = known.get(id(layer))
+    for layer, copy in zip(_layers(model), _layers(small), strict=True):
+        call = understood.get(id(layer))
         if call is None:
-            copy_values(layer, twin)
+            copy_values(layer, copy)
         else:
-            _put(layer, twin, call, channels)
+            _put(layer, copy, call, channels)
     if model.compiled:
         compile_like(model, small)
     return small
@@ -70,31 +70,30 @@ def _clone(layer: keras.Layer, call: Call | None, channels: Channels) -> keras.L
     return layer.__class__.from_config(config)
 
 
-def _put(layer: Any, twin: Any, call: Call, channels: Channels) -> None:
-    """Give the smaller layer the entries of the larger one that stay."""
+def _put(layer: Any, small: Any, call: Call, channels: Channels) -> None:
+    """Give the smaller layer the weights of the larger one that stay."""
     kept_in, kept_out = (channels.kept[id(x[0])] for x in (call.inputs, call.outputs))
     sort = kind(call)
     if sort == "mixing":
-        _put_mixing(layer, twin, call, channels)
+        _put_mixing(layer, small, call, channels)
     elif sort == "depthwise":
         kernel = np.compress(kept_in, layer.get_weights()[0], axis=-2)
         rest = [np.compress(kept_out, w) for w in layer.get_weights()[1:]]
-        twin.set_weights([kernel, *rest])
+        small.set_weights([kernel, *rest])
     elif layer.weights:
-        twin.set_weights([np.compress(kept_out, w, axis=-1) for w in layer.get_weights()])
-    twin.trainable = layer.trainable
-    for old, new in zip(layer.weights, twin.weights, strict=False):  # the twin may have a bias more
+        small.set_weights([np.compress(kept_out, w, axis=-1) for w in layer.get_weights()])
+    small.trainable = layer.trainable
+    for old, new in zip(layer.weights, small.weights, strict=False):  # which may have a bias more
         if new.trainable != old.trainable:
             new.trainable = old.trainable
 
 
-def _put_mixing(layer: Any, twin: Any, call: Call, channels: Channels) -> None:
+def _put_mixing(layer: Any, small: Any, call: Call, channels: Channels) -> None:
     kept_in, kept_out = (channels.kept[id(x[0])] for x in (call.inputs, call.outputs))
     kernel = keras.ops.convert_to_numpy(layer.kernel)
-    small = np.compress(kept_in, kernel, axis=-2)
-    twin.kernel.assign(np.compress(kept_out, small, axis=-1))
-    if twin.use_bias:
-        twin.bias.assign(_bias(layer, call, channels).astype(kernel.dtype))
+    small.kernel.assign(np.compress(kept_out, np.compress(kept_in, kernel, axis=-2), axis=-1))
+    if small.use_bias:
+        small.bias.assign(_bias(layer, call, channels).astype(kernel.dtype))
 
 
 def _bias(layer: Any, call: Call, channels: Channels) -> np.ndarray:
@@ -106,6 +105,6 @@ def _bias(layer: Any, call: Call, channels: Channels) -> np.ndarray:
         bias = bias + keras.ops.convert_to_numpy(layer.bias)
     if folds_constants(layer):
         values = np.nan_to_num(channels.constant[id(call.inputs[0])])[~kept_in]
-        each = kernel.reshape(-1, *kernel.shape[-2:]).astype("float64").sum(0)[~kept_in]
-        bias = bias + values @ each
+        summed = kernel.reshape(-1, *kernel.shape[-2:]).astype("float64").sum(0)[~kept_in]
+        bias = bias + values @ summed
     return bias[kept_out]

@@ -81,8 +81,8 @@ class SparseConv(keras.layers.Layer):
         """As the layer that it stands for."""
         spatial = input_shape[1:-1]
         sizes = [
-            None if size is None else self._size(2 - len(spatial) + place, size)
-            for place, size in enumerate(spatial)
+            None if size is None else self._size(2 - len(spatial) + axis, size)
+            for axis, size in enumerate(spatial)
         ]
         return (input_shape[0], *sizes, self.spec.out_channels)
 
@@ -108,5 +108,5 @@ class SparseConv(keras.layers.Layer):
 
 
 def _spec(fields: Mapping[str, Any]) -> ConvSpec:
-    known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    return ConvSpec(**known)
+    lists = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
+    return ConvSpec(**{**fields, **lists})

@@ -36,9 +36,12 @@ def strip(model: keras.Model, in_place: bool = False, shrink: bool = False) -> k
     """
     check_model(model)
     if not is_pruned(model):
-        raise ValueError(f"Model '{model.name}' has no pruned layer to strip.")
+        raise ValueError(f"Model '{model.name}' has no pruned layer to strip. Received: {model!r}.")
     if shrink and in_place:
-        raise ValueError("`shrink=True` makes a smaller model; it cannot be done in place.")
+        raise ValueError(
+            "`shrink=True` makes a smaller model, which cannot be done in place. Received: "
+            "in_place=True."
+        )
     if not in_place:
         layers = [layer for _, layer in weighted_layers(model)]
         with released_scales(model):

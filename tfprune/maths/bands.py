@@ -153,21 +153,21 @@ class Densities(BandFunction):
 
     def __call__(self, x: np.ndarray, magnitudes: Sequence[Tensor]) -> Tensor:
         """The magnitude of the largest coefficient of each band that goes; -1 where none does."""
-        found = []
+        thresholds = []
         for density, band in zip(along_bands(self.values, x), magnitudes, strict=True):
             kept = round(float(density) * int(band.shape[0]))
             if kept == int(band.shape[0]):
-                found.append(ops.cast(-1.0, "float32"))
+                thresholds.append(ops.cast(-1.0, "float32"))
             else:
-                found.append(masks.kth_largest(band, ops.cast(kept + 1, "int32")))
-        return ops.stack(found)
+                thresholds.append(masks.kth_largest(band, ops.cast(kept + 1, "int32")))
+        return ops.stack(thresholds)
 
 
 def along_bands(values: Sequence[float], x: np.ndarray) -> np.ndarray:
     """`values`, given from the lowest band to the highest, at the band positions `x`."""
     if len(x) == 1:
         return np.array([float(np.mean(values))])
-    return np.interp(x, np.linspace(x[0], x[-1], len(values)), values)
+    return np.asarray(np.interp(x, np.linspace(x[0], x[-1], len(values)), values))
 
 
 def check_band(band: Any) -> BandFunction | None:

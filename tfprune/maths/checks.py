@@ -41,7 +41,7 @@ def check_at_most_one(settings: Any, names: tuple[str, ...]) -> None:
 
 def check_one_schedule(schedules: Sequence[Any], reason: str) -> None:
     """Raise ValueError if the layers have several schedules; `reason`: why they must share one."""
-    if any(one != schedules[0] for one in schedules):
+    if any(schedule != schedules[0] for schedule in schedules):
         raise ValueError(f"{reason}, so they need one schedule. Received: {list(schedules)!r}.")
 
 
@@ -92,5 +92,6 @@ def check_fits(name: str, setting: Any, paths: Sequence[str]) -> None:
     for pattern in setting if isinstance(setting, Mapping) else ():
         if not any(re.search(pattern, path) for path in paths):
             raise ValueError(
-                f"Every key of `{name}` must fit a layer; {pattern!r} fits none of {list(paths)}."
+                f"Every key of `{name}` must fit a layer; {pattern!r} fits none. The layers: "
+                f"{list(paths)}. Received: {setting!r}."
             )

@@ -58,7 +58,7 @@ def sparse(specs: Specs, masks: Sequence[Mapping[str, Any]]) -> float:
         for layer_specs, layer_masks in zip(specs, masks, strict=True)
         for name, mask in layer_masks.items()
     )
-    return kept + fixed(specs)
+    return float(kept) + fixed(specs)
 
 
 def left_for_weights(specs: Specs, speedup: float) -> float:

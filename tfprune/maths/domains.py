@@ -109,7 +109,8 @@ class DCT(Domain):
         """u + v of each coefficient, of the weight's shape; None without extent."""
         if transforms.size(spec) == 1:
             return None
-        return ops.convert_to_numpy(transforms.per_frequency(transforms.bands(spec), spec))
+        bands = transforms.per_frequency(transforms.bands(spec), spec)
+        return np.asarray(ops.convert_to_numpy(bands))
 
     def transform_macs(self, spec: WeightSpec, stored: np.ndarray) -> float:
         """The DCT of each input channel that a coefficient is left of."""

@@ -1,6 +1,6 @@
-"""Granularity: which entries of a weight are pruned together, for hardware that likes structure.
+"""Granularity: which elements of a weight are pruned together, for hardware that likes structure.
 
-| granularity | entries that stand or fall together | groups of a [kh, kw, cin, cout] kernel |
+| granularity | elements that stand or fall together | groups of a [kh, kw, cin, cout] kernel |
 |---|---|---|
 | coefficient | one | kh * kw * cin * cout |
 | block4, block8 | 4 or 8 neighbouring output channels of one (cin, u, v) | [k, cin, cout / 4] |
@@ -9,9 +9,9 @@
 | frequency | one (u, v) of the whole layer | [k] |
 | band | all (u, v) with one u + v of the whole layer | [2k - 1] |
 
-A group is judged by the root mean square of its entries. The last block of a row is shorter where
+A group is judged by the root mean square of its elements. The last block of a row is shorter where
 cout (of input4: cin) is no multiple. Biases, and `frequency` and `band` in weights that have no
-spatial axes, are single entries.
+spatial axes, are single elements.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Groups:
 
     @property
     def sizes(self) -> np.ndarray:
-        """Entries of each group, int64 of shape `shape`."""
+        """Number of elements of each group, int64 of shape `shape`."""
         k, cin, cout = transforms.canonical_shape(self.spec)
         if self.kind == "band":
             return (np.bincount(transforms.bands(self.spec)) * cin * cout)[:, None, None]
@@ -92,10 +92,10 @@ class Groups:
 
     def magnitude(self, latent: Tensor) -> Tensor:
         """Root mean square of each group, float32 of shape `shape`; |F| for single coefficients."""
-        entries = ops.abs(ops.cast(transforms.canonical(latent, self.spec), "float32"))
+        elements = ops.abs(ops.cast(transforms.canonical(latent, self.spec), "float32"))
         if self.kind == "coefficient":
-            return entries
-        squares = ops.square(entries)
+            return elements
+        squares = ops.square(elements)
         if self.kind in ("frequency", "band"):
             sums = ops.sum(squares, axis=(1, 2), keepdims=True)
             sums = self._per_band(sums) if self.kind == "band" else sums
@@ -115,16 +115,16 @@ class Groups:
 
     def of_mask(self, mask: Tensor) -> Tensor:
         """Whether each group is kept, from a mask of the weight's shape; bool of shape `shape`."""
-        entries = transforms.canonical(mask, self.spec)
+        elements = transforms.canonical(mask, self.spec)
         if self.kind == "band":
             return ops.take(
-                entries[:, :1, :1], np.unique(transforms.bands(self.spec), return_index=True)[1], 0
+                elements[:, :1, :1], np.unique(transforms.bands(self.spec), return_index=True)[1], 0
             )
         if self.kind == "frequency":
-            return entries[:, :1, :1]
+            return elements[:, :1, :1]
         if self.axis == 1:
-            return entries[:, :: self.block]
-        return entries[:, :, :1] if self.kind == "row" else entries[:, :, :: self.block]
+            return elements[:, :: self.block]
+        return elements[:, :, :1] if self.kind == "row" else elements[:, :, :: self.block]
 
     def to_mask(self, kept: Tensor) -> Tensor:
         """The mask of the weight's shape, from a bool tensor of groups."""

@@ -18,7 +18,7 @@ _HALVINGS = 8 + 26  # to a factor of two over the range of float32, then to neig
 
 
 def keep_largest(score: Tensor, sparsity: Tensor | float) -> Tensor:
-    """Keep exactly `size - round(sparsity * size)` entries, the largest; of equals, the first.
+    """Keep exactly `size - round(sparsity * size)` elements, the largest; of equals, the first.
 
     Args:
         score: float tensor of any shape, finite. Larger = keep.

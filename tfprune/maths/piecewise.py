@@ -37,7 +37,8 @@ class Ramp:
     def at(self, progress: float) -> float:
         """The value at a progress in [0, 1]."""
         risen = min(progress / self.span, 1.0) if self.span else 1.0
-        return self.final + (self.initial - self.final) * (1 - risen) ** self.power
+        left = float((1 - risen) ** self.power)
+        return self.final + (self.initial - self.final) * left
 
 
 def check_points(name: str, setting: Any) -> float | Points:
@@ -57,9 +58,11 @@ def check_points(name: str, setting: Any) -> float | Points:
     for at, value in points:
         check_not_negative(name, value)
         if not 0 <= at <= 1:
-            raise ValueError(f"The places in `{name}` must be in [0, 1]. Received: {setting!r}.")
+            raise ValueError(
+                f"The progress values in `{name}` must be in [0, 1]. Received: {setting!r}."
+            )
     if not points or any(a[0] >= b[0] for a, b in itertools.pairwise(points)):
-        raise ValueError(f"The places in `{name}` must rise. Received: {setting!r}.")
+        raise ValueError(f"The progress values in `{name}` must rise. Received: {setting!r}.")
     return points
 
 

@@ -54,7 +54,9 @@ class ConvSpec:
     def __post_init__(self) -> None:
         sizes = (self.in_channels, self.out_channels, self.groups, *self.strides, *self.dilations)
         if min(sizes) < 1 or max(sizes) >= 2**31:
-            raise ValueError(f"Channels, groups, strides and dilations must be positive: {self}.")
+            raise ValueError(
+                f"Channels, groups, strides, dilations must be positive. Received: {self}."
+            )
         if not all(1 <= n <= MOST_KERNEL for n in self.kernel_size):
             raise ValueError(f"`kernel_size` must be 1 to {MOST_KERNEL}. Received: {self}.")
         if len(self.padding) != 4 or min(self.padding) < 0:
@@ -67,7 +69,7 @@ class ConvSpec:
                 f"Received: {self.basis!r}, {self.activation!r}."
             )
 
-    def numbers(self) -> tuple[int, ...]:
+    def fields(self) -> tuple[int, ...]:
         """All of it in the order of `tfp_conv`, see custom_ops/core/sparse_conv.h."""
         return (
             *(self.in_channels, self.out_channels, self.groups, *self.kernel_size),
@@ -77,37 +79,37 @@ class ConvSpec:
 
     def to_bytes(self) -> bytes:
         """`numbers`, as `tfp_conv` lies in memory."""
-        return _CONV.pack(*self.numbers())
+        return _CONV.pack(*self.fields())
 
     @classmethod
-    def from_numbers(cls, numbers: Sequence[int]) -> ConvSpec:
+    def from_fields(cls, fields: Sequence[int]) -> ConvSpec:
         """The inverse of `numbers`."""
         return cls(
-            in_channels=numbers[0],
-            out_channels=numbers[1],
-            groups=numbers[2],
-            kernel_size=(numbers[3], numbers[4]),
-            strides=(numbers[5], numbers[6]),
-            dilations=(numbers[7], numbers[8]),
-            padding=(numbers[9], numbers[10], numbers[11], numbers[12]),
-            basis=BASES[numbers[13]],
-            activation=ACTIVATIONS[numbers[14]],
+            in_channels=fields[0],
+            out_channels=fields[1],
+            groups=fields[2],
+            kernel_size=(fields[3], fields[4]),
+            strides=(fields[5], fields[6]),
+            dilations=(fields[7], fields[8]),
+            padding=(fields[9], fields[10], fields[11], fields[12]),
+            basis=BASES[fields[13]],
+            activation=ACTIVATIONS[fields[14]],
         )
 
     @property
     def columns(self) -> int:
-        """Entries of one output channel's row: channels of a group times kernel positions."""
+        """Columns of an output channel's row: channels of a group times kernel positions."""
         return self.in_channels // self.groups * self.kernel_size[0] * self.kernel_size[1]
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Of an image of that size; 0 where it is smaller than the kernel."""
-        found = []
+        """Size of the output of an image of that size; 0 where it is smaller than the kernel."""
+        sizes = []
         for axis, size in enumerate((height, width)):
             padded = size + self.padding[2 * axis] + self.padding[2 * axis + 1]
             reach = (self.kernel_size[axis] - 1) * self.dilations[axis] + 1
             fits = size > 0 and padded >= reach
-            found.append((padded - reach) // self.strides[axis] + 1 if fits else 0)
-        return found[0], found[1]
+            sizes.append((padded - reach) // self.strides[axis] + 1 if fits else 0)
+        return sizes[0], sizes[1]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -198,15 +200,21 @@ class SparseWeights:
         """
         start = ARRAYS_AT
         if len(data) < start or data[:8] != _MAGIC:
-            raise ValueError("These are no packed weights of tfprune.")
+            raise ValueError(
+                f"Packed weights must begin with {_MAGIC!r}. Received: {bytes(data[:8])!r}, "
+                f"{len(data)} bytes."
+            )
         _, version, kind, key = _HEAD.unpack_from(data)
         if version != _VERSION or kind >= len(STORAGE):
             raise ValueError(
                 f"These packed weights must be of version {_VERSION}. Received: {version}."
             )
         if hashlib.blake2b(bytes([kind]) + data[_HEAD.size :], digest_size=16).digest() != key:
-            raise ValueError("These packed weights are damaged: they differ from their hash.")
-        spec = ConvSpec.from_numbers(_CONV.unpack_from(data, CONV_AT))
+            raise ValueError(
+                "Packed weights must agree with the hash in them; these are damaged. Received: "
+                f"{len(data)} bytes."
+            )
+        spec = ConvSpec.from_fields(_CONV.unpack_from(data, CONV_AT))
         count, biases = _COUNTS.unpack_from(data, COUNTS_AT)
         sizes = (spec.out_channels + 1, biases, count, count)
         types = ("<i8", "<f4", "<i4", "<f4" if kind == 0 else "<u2")

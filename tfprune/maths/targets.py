@@ -57,9 +57,9 @@ class Target:
 
     def achieved(self, specs: Specs, masks: Sequence[Mapping[str, Any]]) -> float:
         """The sparsity that some layers have, from their masks as NumPy arrays."""
-        sizes = [mask.size for layer in masks for mask in layer.values()]
-        kept = [mask.sum() for layer in masks for mask in layer.values()]
-        return 1 - float(sum(kept)) / max(sum(sizes), 1)
+        arrays = [np.asarray(mask) for layer in masks for mask in layer.values()]
+        kept = sum(int(mask.sum()) for mask in arrays)
+        return 1 - kept / max(sum(mask.size for mask in arrays), 1)
 
     def rounding(self, groups: Sequence[np.ndarray]) -> float:
         """How far from the target the nearest sparsity that can be reached may lie.
@@ -68,7 +68,8 @@ class Target:
             groups: for each mask, the costs of what is pruned together.
         """
         largest = max((group.max(initial=0) for group in groups), default=0)
-        return 0.5 * max(len(groups), largest) / max(sum(group.sum() for group in groups), 1)
+        total = float(sum(group.sum() for group in groups))
+        return 0.5 * float(max(len(groups), largest)) / max(total, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,7 @@ _LARGEST_KRONECKER = 256  # coefficients; beyond, one matmul per axis is cheaper
 def dct_matrix(size: int) -> np.ndarray:
     """The orthonormal DCT-II matrix B, float64 [size, size], rows by frequency."""
     u, x = np.mgrid[:size, :size]
-    basis = np.cos(np.pi * (2 * x + 1) * u / (2 * size)) * math.sqrt(2 / size)
+    basis: np.ndarray = np.cos(np.pi * (2 * x + 1) * u / (2 * size)) * math.sqrt(2 / size)
     basis[0] /= math.sqrt(2)
     return basis
 
@@ -101,7 +101,7 @@ def _order(axes: Sequence[str]) -> tuple[int, ...]:
 
 
 def per_frequency(values: np.ndarray, spec: WeightSpec) -> Tensor:
-    """A tensor of the weight's shape with `values[f]` in all entries of frequency f, [k]."""
+    """A tensor of the weight's shape with `values[f]` in all elements of frequency f, [k]."""
     dtype = "int16" if values.dtype.kind in "iu" else "float32"
     full = np.broadcast_to(values[:, None, None], canonical_shape(spec)).astype(dtype)
     return from_canonical(ops.convert_to_tensor(full), spec)
@@ -152,7 +152,8 @@ def dct2(kernel: np.ndarray) -> np.ndarray:
     F = B w B^T over the first two axes
     """
     vertical, horizontal = (dct_matrix(n) for n in kernel.shape[:2])
-    return np.einsum("up,vq,pq...->uv...", vertical, horizontal, kernel.astype(np.float64))
+    weights = kernel.astype(np.float64)
+    return np.asarray(np.einsum("up,vq,pq...->uv...", vertical, horizontal, weights))
 
 
 def idct2(coefficients: np.ndarray) -> np.ndarray:
@@ -161,7 +162,8 @@ def idct2(coefficients: np.ndarray) -> np.ndarray:
     w = B^T F B over the first two axes
     """
     vertical, horizontal = (dct_matrix(n) for n in coefficients.shape[:2])
-    return np.einsum("up,vq,uv...->pq...", vertical, horizontal, coefficients.astype(np.float64))
+    weights = coefficients.astype(np.float64)
+    return np.asarray(np.einsum("up,vq,uv...->pq...", vertical, horizontal, weights))
 
 
 def integer_rows(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -181,7 +183,7 @@ def integer_rows(size: int) -> tuple[np.ndarray, np.ndarray]:
 def bands(spec: WeightSpec) -> np.ndarray:
     """The band u + v (+ w) of each coefficient of a kernel, int [k]; 0 for k = 1."""
     sizes = extent(spec) or (1,)
-    return np.indices(sizes).reshape(len(sizes), -1).sum(axis=0)
+    return np.asarray(np.indices(sizes).reshape(len(sizes), -1).sum(axis=0))
 
 
 def band_positions(spec: WeightSpec) -> np.ndarray:

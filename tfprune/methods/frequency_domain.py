@@ -63,11 +63,11 @@ class FrequencyDomain(ThresholdMethod):
         c: how far above the mean of |F| the threshold lies, in standard deviations. A number, or
             {regular expression of layer names: number} (first match; 1.0 where none does).
         target_sparsity: in [0, 1). Target mode: at each update the thresholds are solved so that
-            this fraction of each layer's entries is pruned.
+            this fraction of each layer's weights is pruned.
         target_compression: > 1. Likewise for all layers together, with one c for all: their weights
             and biases over those that are kept.
         target_speedup: > 1. Likewise: multiply-adds of all layers together, over those of kept
-            entries and the DCT of the inputs.
+            coefficients and the DCT of the inputs.
         band: a band function (`tfprune.bands`), such as `Beta(1.5)`; None: one threshold (FDNP).
         granularity: what is pruned together (`tfprune.maths.groups`): "coefficient", "block4",
             "block8", "input4", "row", "frequency" or "band". Moments and thresholds are then those
@@ -107,7 +107,7 @@ class FrequencyDomain(ThresholdMethod):
         if target.sparsity is not None and self.band is not None and self.band.solved:
             raise ValueError(
                 f"A target needs a band function that leaves the density open; {self.band!r} says "
-                "how much of each band stays. Leave one of the two out."
+                f"how much of each band stays. Leave one of the two out. Received: {target!r}."
             )
         check_granularity(self.granularity)
         object.__setattr__(self, "supports", check_supports(self.supports))

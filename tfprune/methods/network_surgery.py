@@ -3,7 +3,7 @@
 Reference: Y. Guo, A. Yao, Y. Chen, "Dynamic Network Surgery for Efficient DNNs", NIPS 2016.
 
     forward    y = layer(x; W * T)                                                  (eq. 1)
-    gradient   W <- W - lr * dL/d(W * T)  for every entry, masked or not            (eq. 2)
+    gradient   W <- W - lr * dL/d(W * T)  for every weight, masked or not           (eq. 2)
     mask       T = 0 if |w| <= a;  T if a < |w| <= b;  1 if |w| > b                  (eq. 3)
     threshold  t = max(mu + c * std, 0),  a = 0.9 t,  b = 1.1 t
     when       with probability sigma(iter) = (1 + gamma * iter)^-power, until a stop
@@ -54,7 +54,7 @@ class NetworkSurgery(ThresholdMethod):
             negative. A number, or {regular expression of layer names: number} (first match; 1.0
             where none does). The paper's LeNet-5 used 2, 3, 4, 2.5, its LeNet-300-100 5, 3, 3.
         target_sparsity: in [0, 1). Target mode: at each update `c` is solved so that after
-            hysteresis exactly this fraction of the layer's entries is pruned (rising as the
+            hysteresis exactly this fraction of the layer's weights is pruned (rising as the
             schedule says); the `c` in force is kept in the layer's state. Not together with `c`.
         prune_biases: mask the biases too, with the layer's one threshold, as the paper does.
 
@@ -62,7 +62,7 @@ class NetworkSurgery(ThresholdMethod):
         ValueError, TypeError: for settings out of range.
 
     Differs from the paper: target mode is tfprune's own. With hysteresis bonus `v = |w| / 0.9` for
-    kept and `|w| / 1.1` for pruned entries, an entry stays exactly if t < v, so the threshold for a
+    kept and `|w| / 1.1` for pruned weights, a weight stays exactly if t < v, so the threshold for a
     wanted count is an order statistic of v.
     """
 

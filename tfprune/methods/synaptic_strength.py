@@ -93,8 +93,8 @@ class SynapticStrength(Scored):
         lam: >= 0, the weight of the L1 penalty on strengths, until the last pruning. The layers'
             own regularizers act on the directions V, where decay leaves the function as it is; an
             optimizer's `weight_decay` would also shrink strengths.
-        score_by: "strength": |s|. "entropy": ln(2 pi e var) / 2, var that of the kernel's entries
-            (ranked by var, which is the same order; s^2 in kernels of one entry).
+        score_by: "strength": |s|. "entropy": ln(2 pi e var) / 2, var that of the kernel's weights
+            (ranked by var, which is the same order; s^2 in kernels of one weight).
         keep_ends: leave out the first and the last layer with a kernel, in the order of the whole
             model's layers, also where a dict assigns methods; not where `filters` select layers.
         regrow: pruned connections may come back at a later round.

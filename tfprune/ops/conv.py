@@ -98,7 +98,7 @@ def packed_conv2d(x: Tensor, weights: Tensor, spec: ConvSpec, threads: int = 0) 
     if module is None:
         y = _dense(x, unpack(tf.convert_to_tensor(weights), spec), spec)
     else:
-        y = module.tfprune_packed_conv2d(x, weights, conv=spec.numbers(), threads=threads)
+        y = module.tfprune_packed_conv2d(x, weights, conv=spec.fields(), threads=threads)
     return tf.cast(_shaped(y, x, spec), given)
 
 
@@ -333,7 +333,7 @@ def _sparse_gradient(op: Any, dy: Tensor) -> list[Tensor | None]:
 
 def _packed_gradient(op: Any, dy: Tensor) -> list[Tensor | None]:
     x, packed = op.inputs
-    spec = ConvSpec.from_numbers(op.get_attr("conv"))
+    spec = ConvSpec.from_fields(op.get_attr("conv"))
     return [_gradients(x, unpack(packed, spec), spec, dy)[0], None]
 
 

@@ -152,19 +152,19 @@ def _attribute(cls: type, name: str) -> property:
 
 def _save(cls: type) -> Callable[[Any, Any], None]:
     def save_own_variables(self: Any, store: Any) -> None:
-        """Write the effective weights in the places of the latent ones."""
+        """Write the effective weights in place of the latent ones."""
         state = getattr(self, STATE)
         slots = {id(find_variable(self, name)): name for name in state.specs}
-        entries: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         with raw_weights():
-            cls.save_own_variables(self, entries)  # type: ignore[attr-defined]
-        found = {slots[id(value)] for value in entries.values() if id(value) in slots}
-        if found != set(state.specs):
+            cls.save_own_variables(self, values)  # type: ignore[attr-defined]
+        saved = {slots[id(value)] for value in values.values() if id(value) in slots}
+        if saved != set(state.specs):
             raise RuntimeError(
                 f"Layer '{self.name}' of type {cls.__name__} does not save its variables "
-                f"{sorted(set(state.specs) - found)} as they are, so it cannot be saved pruned."
+                f"{sorted(set(state.specs) - saved)} as they are, so it cannot be saved pruned."
             )
-        for key, value in entries.items():
+        for key, value in values.items():
             name = slots.get(id(value))
             store[key] = value if name is None else state.effective(name)
 

@@ -87,11 +87,15 @@ def _check_layers(model: keras.Model, layers: Layers) -> None:
             f"Received a model with unbuilt layers: {unbuilt}."
         )
     if not layers:
-        raise ValueError(f"Model '{model.name}' has no layer that can be pruned.")
+        raise ValueError(
+            f"Model '{model.name}' has no layer that can be pruned; one must have a kernel. "
+            f"Received: {model!r}."
+        )
     already = [path for path, layer in layers if hasattr(layer, STATE)]
     if already:
         raise ValueError(
-            f"A layer can be pruned only once; pruned already: {already}. `tfprune.strip` first."
+            "A layer can be pruned only once; `tfprune.strip` first. Received a model whose layers "
+            f"are pruned already: {already}."
         )
 
 

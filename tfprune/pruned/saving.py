@@ -4,7 +4,7 @@ Plain Keras ignores that key and loads the effective weights. With tfprune impor
 Sequential model is found under the registered names `tfprune>Functional`, `tfprune>Sequential`, and
 any other `keras.Model` through `Model.build_from_config`, which tfprune makes look at the key.
 
-An optimizer that trains latent variables beside the weights writes one entry more, so that plain
+An optimizer that trains latent variables beside the weights writes one array more, so that plain
 Keras, whose optimizer has other variables, leaves its state out with a warning. Were there by
 chance as many, it would raise, or give some variables the state of others.
 """
@@ -54,7 +54,7 @@ def plain_configuration() -> Iterator[None]:
 
 
 def settings(model: keras.Model) -> dict[str, Any]:
-    """What a file says of a pruned model: for each pruned layer its place, method and schedule."""
+    """What a file says of a pruned model: for each pruned layer its index, method and schedule."""
     layers = []
     for index, (_, layer) in enumerate(weighted_layers(model)):
         state = getattr(layer, STATE, None)
@@ -82,9 +82,9 @@ def attach_settings(model: keras.Model, saved: Any) -> None:
     try:
         if saved["format"] != FORMAT:
             raise ValueError(f"format {saved['format']} instead of {FORMAT}; update tfprune")
-        places = [row["index"] for row in saved["layers"]]
-        if len(set(places)) != len(places):
-            raise ValueError(f"a layer is named twice in {places}")
+        indices = [row["index"] for row in saved["layers"]]
+        if len(set(indices)) != len(indices):
+            raise ValueError(f"a layer is named twice in {indices}")
         for row in saved["layers"]:
             item = _checked(row, layers)
             if not hasattr(item.layer, STATE):
@@ -110,9 +110,9 @@ def _checked(row: dict[str, Any], layers: Any) -> LayerPlan:
     schedule = check_schedule(keras.saving.deserialize_keras_object(row["schedule"]))
     if not isinstance(method, Method):
         raise TypeError(f"{method!r} is no method")
-    found = {spec.name: list(spec.shape) for spec in weight_specs(layer, masks_biases(method))}
-    if not found or found != row["weights"]:
-        raise ValueError(f"layer '{path}' should have the weights {row['weights']}, has {found}")
+    shapes = {spec.name: list(spec.shape) for spec in weight_specs(layer, masks_biases(method))}
+    if not shapes or shapes != row["weights"]:
+        raise ValueError(f"layer '{path}' should have the weights {row['weights']}, has {shapes}")
     facts = Facts.from_dict(row.get("facts"))
     specs = adapted_specs(layer, method, path, facts)
     return LayerPlan(path, layer, method, schedule, facts, specs)
@@ -272,7 +272,7 @@ def install() -> None:
 
 
 def _mark_optimizers(cls: Any) -> None:
-    """Let the state of optimizers that train latent variables have one entry more in a file."""
+    """Let the state of optimizers that train latent variables have one array more in a file."""
     save, load = cls.save_own_variables, cls.load_own_variables
 
     @functools.wraps(save)

@@ -3,7 +3,7 @@
     f(g x + b) = g f(x + b / g)   for g > 0 and f that is positively homogeneous, channel by channel
 
 (ReLU, LeakyReLU, pooling, padding, dropout, ...). So the scale becomes 1, the offset b / g, and the
-entries of the next kernels that read the channel are multiplied by g; the outputs stay. The scales
+weights of the next kernels that read the channel are multiplied by g; the outputs stay. The scales
 are then held: they do not train, whatever becomes of their layer's `trainable`, until released.
 """
 
@@ -65,18 +65,18 @@ def _behind(
     tensor: Any, read_by: Mapping[int, list[Call | None]], wanted: set[int]
 ) -> list[Call] | None:
     """The calls that a scaled tensor runs through, or None if one of them cannot take its scale."""
-    found: list[Call] = []
+    behind: list[Call] = []
     for call in read_by.get(id(tensor), [None]):
         if call is None or not call.plain:
             return None
-        found.append(call)
+        behind.append(call)
         if id(call.operation) in wanted and _takes_scales(call):
             continue
         inner = _behind(call.outputs[0], read_by, wanted) if _homogeneous(call) else None
         if inner is None:
             return None
-        found += inner
-    return found
+        behind += inner
+    return behind
 
 
 def _homogeneous(call: Call) -> bool:
@@ -89,7 +89,7 @@ def _homogeneous(call: Call) -> bool:
 
 
 def _takes_scales(call: Call) -> bool:
-    """Whether each entry of the layer's kernel reads one channel."""
+    """Whether each weight of the layer's kernel reads one channel."""
     plain = getattr(call.operation, "groups", 1) == 1 and has_own_kernel(call.operation)
     return call.cls in _READERS and plain
 
@@ -97,8 +97,10 @@ def _takes_scales(call: Call) -> bool:
 def _closed(first: Any, between: Sequence[Any], last: Sequence[Any]) -> bool:
     """Whether no call of these layers, in whatever graph, leads in or out elsewhere."""
     makers, takers = [first, *between], [*between, *last]
-    out = all(any(x is y for y in takers) for one in makers for x in _keras.read_by(one))
-    return out and all(any(x is y for y in makers) for one in takers for x in _keras.read_from(one))
+    readers = [reader for maker in makers for reader in _keras.read_by(maker)]
+    sources = [source for taker in takers for source in _keras.read_from(taker)]
+    inside = all(any(reader is taker for taker in takers) for reader in readers)
+    return inside and all(any(source is maker for maker in makers) for source in sources)
 
 
 def movable(gamma: Any) -> np.ndarray:
@@ -109,7 +111,7 @@ def movable(gamma: Any) -> np.ndarray:
 
 
 def times_scales(kernel: Any, axes: Sequence[str], moved: np.ndarray) -> np.ndarray:
-    """A kernel with its entries times the scales of the channels that they read.
+    """A kernel with its weights times the scales of the channels that they read.
 
     Behind a flatten the channels repeat.
     """

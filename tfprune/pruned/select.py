@@ -66,13 +66,16 @@ def _check_keys(keys: list[Key], layers: Layers) -> None:
     names = ", ".join(path for path, _ in layers)
     for key in keys:
         try:
-            found = any(matches(key, path, layer) for path, layer in layers)
+            selects = any(matches(key, path, layer) for path, layer in layers)
         except re.error as error:
-            raise ValueError(f"{key!r} is not a regular expression: {error}.") from error
-        if not found:
             raise ValueError(
-                f"Every filter must select a layer that can be pruned; {key!r} selects none. "
-                f"The model's prunable layers: {names}."
+                f"A filter must be a regular expression. Received: {key!r} is not a regular "
+                f"expression: {error}."
+            ) from error
+        if not selects:
+            raise ValueError(
+                "Every filter must select a layer that can be pruned. Received: "
+                f"{key!r} selects none. The model's prunable layers: {names}."
             )
 
 
@@ -86,6 +89,6 @@ def assigned(layers: Layers, setting: Any, what: str) -> list[Any]:
     if not isinstance(setting, Mapping):
         return [setting] * len(layers)
     if not setting:
-        raise ValueError(f"`{what}` must not be an empty dict.")
+        raise ValueError(f"`{what}` must not be an empty dict. Received: {setting!r}.")
     _check_keys(list(setting), layers)
     return [lookup(setting, path, layer, None) for path, layer in layers]

@@ -73,7 +73,9 @@ def _spec(
     spec = dataclasses.replace(spec, uses=facts.uses)
     if axes == ("cin", "cout") and facts.map_shape:
         if math.prod(facts.map_shape) != spec.shape[0]:
-            raise ValueError(f"a map of {facts.map_shape} does not fit {spec.shape[0]} inputs")
+            raise ValueError(
+                f"The map must have {spec.shape[0]} elements. Received: {facts.map_shape}."
+            )
         return dataclasses.replace(spec, map_shape=facts.map_shape, map_axes=facts.map_axes)
     overlapping = "cin" in axes and "kw" in axes and axes.index("cin") > axes.index("kw")
     if not overlapping or isinstance(layer, _TRANSPOSED) or not hasattr(layer, "strides"):
@@ -85,11 +87,11 @@ def _spec(
 def facts_of(layers: Sequence[tuple[str, keras.Layer]]) -> dict[str, Facts]:
     """Path -> facts of the layers of a model that its graph tells, where it has one."""
     maps = flattened_maps([layer for _, layer in layers])
-    found = {}
+    facts = {}
     for path, layer in layers:
         shape, axes = maps.get(id(layer), ((), ()))
-        found[path] = Facts(shape, axes)
-    return found
+        facts[path] = Facts(shape, axes)
+    return facts
 
 
 def with_uses(
@@ -109,8 +111,8 @@ def with_uses(
     unknown = [path for path, layer in layers if uses.get(id(layer)) is None]
     if unknown:
         raise ValueError(
-            "A budget of multiply-adds needs layers whose multiply-adds are known. Leave out, with "
-            f"`filters`: {unknown}."
+            "A budget of multiply-adds needs layers whose multiply-adds are known. Leave others "
+            f"out with `filters`. Received: {unknown}."
         )
     return {
         path: dataclasses.replace(facts[path], uses=float(uses[id(layer)] or 0))
@@ -137,9 +139,9 @@ def check_weights(
     """Raise ValueError unless a layer computes with its variables, and these suit the method."""
     if not has_own_kernel(layer):
         raise ValueError(
-            f"A layer to prune must compute with its own float weights; '{path}' has LoRA adapters "
-            "or quantized weights. Prune before `enable_lora` and `quantize`, or leave the layer "
-            "out with `filters`."
+            "A layer to prune must compute with its own float weights, without LoRA adapters or "
+            "quantized weights. Prune before `enable_lora` and `quantize`, or leave the layer out "
+            f"with `filters`. Received: layer '{path}'."
         )
     for spec in specs:
         variable = variable_of(layer, spec.name)
@@ -154,7 +156,8 @@ def check_weights(
         if not np.isfinite(value.astype("float32")).all():
             raise ValueError(
                 f"Weights must be finite to be pruned; `{spec.name}` of layer '{path}' has NaN or "
-                "infinite entries."
+                "infinite values. Go back to an earlier checkpoint, or leave the layer out with "
+                f"`filters`. Received: {np.count_nonzero(~np.isfinite(value))} of {value.size}."
             )
 
 
@@ -169,16 +172,16 @@ def flattened_maps(layers: Sequence[keras.Layer]) -> dict[int, Map]:
     """`id(layer)` -> shape and axes of the feature map that a flatten in front unrolled.
 
     For dense layers of Functional and Sequential models. Between the flatten and the layer there
-    may be what works entry by entry (an activation, dropout, batch normalization).
+    may be what works element by element (an activation, dropout, batch normalization).
     """
-    found = {}
+    unrolled = {}
     for layer in layers:
         if isinstance(layer, keras.layers.Dense):
             maps = {_map_before(tensor) for tensor in _keras.symbolic_inputs(layer)}
-            one = maps.pop() if len(maps) == 1 else None
-            if one is not None:
-                found[id(layer)] = one
-    return found
+            feature_map = maps.pop() if len(maps) == 1 else None
+            if feature_map is not None:
+                unrolled[id(layer)] = feature_map
+    return unrolled
 
 
 def _map_before(tensor: Any) -> Map | None:
@@ -216,9 +219,9 @@ def _channels_first(tensor: Any) -> bool:
     """Whether a map has its channels first, as the nearest layer before it that knows says."""
     while tensor is not None:
         operation, inputs = _keras.made_by(tensor)
-        known = getattr(operation, "data_format", None)
-        if known is not None:
-            return known == "channels_first"
+        data_format = getattr(operation, "data_format", None)
+        if data_format is not None:
+            return data_format == "channels_first"
         tensor = inputs[0] if inputs else None
     return keras.config.image_data_format() == "channels_first"
 

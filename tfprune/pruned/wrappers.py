@@ -47,12 +47,13 @@ class PruningWrapper(keras.layers.Wrapper):
             raise TypeError(f"`layer` must be a layer of Keras 3. Received: {layer!r}.{old}")
         if isinstance(layer, PruningWrapper) or hasattr(layer, STATE):
             raise ValueError(
-                f"Layer '{layer.name}' is pruned already; it can be wrapped only once."
+                "A layer can be wrapped only once. Received: layer "
+                f"'{layer.name}', which is pruned already."
             )
         if _inputs(layer) > 1:
             raise ValueError(
-                f"Layer '{layer.name}' has several inputs; a wrapper holds a layer with one. "
-                "Use `tfprune.prune` on the model, with `filters`."
+                "A wrapper holds a layer with one input; use `tfprune.prune` on the model, with "
+                f"`filters`. Received: layer '{layer.name}', which has several inputs."
             )
         super().__init__(layer, **kwargs)
         self.method = method
@@ -66,7 +67,10 @@ class PruningWrapper(keras.layers.Wrapper):
         super().build(input_shape)
         layers = select.prunable(weighted_layers(self.layer))
         if not layers:
-            raise ValueError(f"Layer '{self.layer.name}' has no kernel that could be pruned.")
+            raise ValueError(
+                "A wrapper holds a layer with a kernel. Received: layer "
+                f"'{self.layer.name}', which has no kernel that could be pruned."
+            )
         layers = [(path, layer) for path, layer in layers if not hasattr(layer, STATE)]
         plan = choose(layers, self.method, self.schedule, whole=False)
         for item in complete(self.layer, plan, self._outer_path, in_graph=False):

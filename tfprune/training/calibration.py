@@ -53,7 +53,8 @@ def layer_inputs(
     if silent:
         raise ValueError(
             "The method needs the inputs of each pruned layer, and these layers get none on the "
-            f"calibration data, or only inside a loop: {silent}. Leave them out with `filters`."
+            "calibration data, or only inside a loop. Leave them out with `filters`. "
+            f"Received: {silent}."
         )
     return {key: np.concatenate(calls) for key, calls in records.items()}
 

@@ -75,7 +75,7 @@ class PruningCallback(keras.callbacks.Callback):
         if self.pruner.needs_validation and self.validation_data is None:
             raise ValueError(
                 "The method chooses masks by the validation loss: give "
-                "`PruningCallback(validation_data=(x, y))`."
+                "`PruningCallback(validation_data=(x, y))`. Received: None."
             )
         self._serve()
 

@@ -64,7 +64,7 @@ class Pruner:
         if not self.states:
             raise ValueError(
                 f"Model '{model.name}' has no pruned layer. Call `tfprune.prune` first and train "
-                "the model that it returns."
+                f"the model that it returns. Received: {model!r}."
             )
         if total_steps is not None:
             total_steps = check_step("total_steps", total_steps, 1)
@@ -174,7 +174,7 @@ class Pruner:
             raise ValueError(
                 f"{type(schedule).__name__} leaves steps open, so the number of planned optimizer "
                 "steps must be known: give `total_steps`, or `begin_step`, `end_step` and "
-                "`frequency` of the schedule."
+                f"`frequency` of the schedule. Received: {schedule!r}."
             )
         return schedule.plan(step + self.total_steps, self.epoch_steps)
 

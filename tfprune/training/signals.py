@@ -73,7 +73,7 @@ def _assign(variable: keras.Variable, value: Tensor) -> None:
 
     def update(strategy: Any, new: Any) -> None:
         strategy.extended.update(
-            variable.value, lambda one, own: one.assign(own), args=(new,), group=False
+            variable.value, lambda replica, own: replica.assign(own), args=(new,), group=False
         )
 
     context.merge_call(update, args=(ops.convert_to_tensor(value),))

@@ -16,10 +16,10 @@ def can_fire(schedule: Any, first: int, last: int) -> bool:
     return any(bool(schedule(step)[0]) for step in range(first, last + 1))
 
 
-def due(schedule: Any, number: int, first: int, last: int) -> bool:
+def due(schedule: Any, layer: int, first: int, last: int) -> bool:
     """Whether an update of a layer was due between two steps."""
     if isinstance(schedule, PruningSchedule):
-        return any(schedule.due(step, number) for step in range(first, last + 1))
+        return any(schedule.due(step, layer) for step in range(first, last + 1))
     return any(bool(schedule(step)[0]) for step in range(first, last + 1))
 
 

@@ -37,27 +37,27 @@ class Captured:
         if self.is_bias:
             return tf.reduce_mean(delta, axis=0)
         count = tf.cast(tf.shape(delta)[0], "float32")
-        entries = tf.abs(tf.cast(self.inputs, "float32"))
-        return tf.matmul(entries, delta, transpose_a=True) / count
+        magnitudes = tf.abs(tf.cast(self.inputs, "float32"))
+        return tf.matmul(magnitudes, delta, transpose_a=True) / count
 
 
 @contextlib.contextmanager
 def capturing(states: Sequence[PruneState]) -> Iterator[dict[tuple[int, str], Captured]]:
     """Inside, dense layers that are called once on [n, cin] leave what they saw in the dict."""
-    found: dict[tuple[int, str], Captured] = {}
+    captured: dict[tuple[int, str], Captured] = {}
     undo = []
     for state in states:
         layer = state.owner()
         if isinstance(layer, keras.layers.Dense):
-            undo.append(_watch(layer, state, found))
+            undo.append(_watch(layer, state, captured))
     try:
-        yield found
+        yield captured
     finally:
-        for one in undo:
-            one()
+        for restore in undo:
+            restore()
 
 
-def _watch(layer: Any, state: PruneState, found: dict[tuple[int, str], Captured]) -> Any:
+def _watch(layer: Any, state: PruneState, captured: dict[tuple[int, str], Captured]) -> Any:
     call, activation = layer.call, layer.activation
     calls: list[list[Tensor]] = []
 
@@ -70,9 +70,9 @@ def _watch(layer: Any, state: PruneState, found: dict[tuple[int, str], Captured]
         outputs = call(inputs, *args, **kwargs)
         once = len(calls) == 1 and len(inputs.shape) == 2 and len(calls[0]) == 2
         for name, spec in state.specs.items():
-            found.pop((id(state), name), None)
+            captured.pop((id(state), name), None)
             if once:
-                found[id(state), name] = Captured(inputs, calls[0][1], spec.is_bias)
+                captured[id(state), name] = Captured(inputs, calls[0][1], spec.is_bias)
         return outputs
 
     object.__setattr__(layer, "call", watched_call)

@@ -32,23 +32,23 @@ def sensitivities(
 
     keys = [(id(state), name) for state in states for name in state.specs]
     variables = [state.masked_variable(name).value for state in states for name in state.specs]
-    known = [captured.get(key) for key in keys]
+    dense = [captured.get(key) for key in keys]
 
     def now() -> list[list[Tensor]]:
         return [
-            _pulled_back(signal, _Pullback(tape, scores, direction), variables, known)
+            _pulled_back(signal, _Pullback(tape, scores, direction), variables, dense)
             for direction in _directions(signal, scores, targets, step)
         ]
 
     if signal.every == 1:
-        found, due = now(), tf.constant(True)
+        gradients, due = now(), tf.constant(True)
     else:
         due = tf.equal(tf.cast(step, "int64") % signal.every, 0)
         passes = _passes(signal, scores)
         idle = [[tf.zeros(v.shape, "float32") for v in variables] for _ in range(passes)]
-        found = tf.cond(due, now, lambda: idle)
-    each = [[tf.abs(mean_over_replicas(one)) for one in column] for column in found]
-    means = [sum(column) / float(len(each)) for column in zip(*each, strict=True)]
+        gradients = tf.cond(due, now, lambda: idle)
+    magnitudes = [[tf.abs(mean_over_replicas(g)) for g in column] for column in gradients]
+    means = [sum(column) / float(len(magnitudes)) for column in zip(*magnitudes, strict=True)]
     # S = 1 shrinks nothing, where nothing was measured
     values = [tf.where(due, mean, tf.ones_like(mean)) for mean in means]
     return dict(zip(keys, values, strict=True))
@@ -97,8 +97,8 @@ def _directions(
         rows = tf.unstack(tf.one_hot(drawn, count), num=signal.classes)
     elif count > _MOST_CLASSES:
         raise ValueError(
-            f"`classes=None` takes a backward pass for each of {count} outputs; give `classes` a "
-            f"number up to {_MOST_CLASSES}."
+            "`classes=None` takes a backward pass for each output; give `classes` a number up to "
+            f"{_MOST_CLASSES}. Received: a model with {count} outputs."
         )
     else:
         rows = tf.unstack(tf.eye(count), num=count)
@@ -176,18 +176,18 @@ def _pulled_back(
         count = tf.cast(pulled.examples, "float32")
         return [tf.cast(gradient, "float32") / count for gradient in pulled(variables)]
     return [
-        _by_example(pulled, variable) if one is None else _of_dense(pulled, variable, one)
-        for variable, one in zip(variables, captured, strict=True)
+        _by_example(pulled, variable) if dense is None else _of_dense(pulled, variable, dense)
+        for variable, dense in zip(variables, captured, strict=True)
     ]
 
 
-def _of_dense(pulled: _Pullback, variable: Any, one: Captured) -> Tensor:
+def _of_dense(pulled: _Pullback, variable: Any, dense: Captured) -> Tensor:
     """The short way, unless a reshape in front made several rows of an example."""
     import tensorflow as tf
 
     return tf.cond(
-        tf.equal(tf.shape(one.inputs)[0], pulled.examples),
-        lambda: one.mean_absolute(pulled),
+        tf.equal(tf.shape(dense.inputs)[0], pulled.examples),
+        lambda: dense.mean_absolute(pulled),
         lambda: _by_example(pulled, variable),
     )
 
@@ -197,5 +197,5 @@ def _by_example(pulled: _Pullback, variable: Any) -> Tensor:
     import tensorflow as tf
 
     every = tf.eye(pulled.examples)
-    each = tf.map_fn(lambda row: tf.abs(tf.cast(pulled(variable, row), "float32")), every)
-    return tf.reduce_mean(each, axis=0)
+    gradients = tf.map_fn(lambda row: tf.abs(tf.cast(pulled(variable, row), "float32")), every)
+    return tf.reduce_mean(gradients, axis=0)

@@ -101,8 +101,9 @@ class _Listening(threading.local):
         import tensorflow as tf
 
         self._heard = (None, None, {})
-        each = any(getattr(wanted(state), "per_sample", False) for state in self.states)
-        with tf.GradientTape(persistent=True) as tape, capturing(self.states if each else ()) as c:
+        by_example = any(getattr(wanted(state), "per_sample", False) for state in self.states)
+        captured = capturing(self.states if by_example else ())
+        with tf.GradientTape(persistent=True) as tape, captured as c:
             yield lambda outputs: self._keep(tape, outputs, c)
 
     def _keep(self, tape: Any, outputs: Any, captured: dict[tuple[int, str], Captured]) -> None:
@@ -140,13 +141,13 @@ def measure(
         step: the optimizer's steps so far; settles which outputs are drawn.
     """
     scores = scores_of(outputs)
-    found: Signals = {}
+    measured: Signals = {}
     for signal in {wanted(state): None for state in states}:
         if signal is None:
             continue
         asking = [state for state in states if wanted(state) == signal]
-        found |= sensitivities(signal, asking, tape, scores, targets, step, captured or {})
-    return found
+        measured |= sensitivities(signal, asking, tape, scores, targets, step, captured or {})
+    return measured
 
 
 def measure_on(
