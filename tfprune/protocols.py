@@ -26,7 +26,7 @@ class LeavesOut(Protocol):
     """Some layers are left out where there are no `filters`."""
 
     def leave_out(self, paths: Sequence[str]) -> set[str]:
-        """Of the paths of all layers that could be pruned, those to leave out."""
+        """The paths to leave out, of those of all layers that could be pruned."""
 
 
 @runtime_checkable
@@ -61,7 +61,7 @@ class Penalized(Protocol):
 
 @runtime_checkable
 class Sampled(Protocol):
-    """In training the effective weight is drawn, anew for each batch."""
+    """The effective weight is drawn in training, anew for each batch."""
 
     def sample(self, latents: Mapping[str, Tensor], spec: WeightSpec, uniform: Tensor) -> Tensor:
         """The weight for one batch, in place of `domain.decode`.

@@ -43,7 +43,7 @@ def as_convolution(fusion: Fusion, kernel: np.ndarray) -> tuple[ConvSpec, np.nda
 
 
 def _padded(spec: ConvSpec, padding: str) -> tuple[ConvSpec, bool]:
-    """With its padding, and whether that hangs on the size of the image."""
+    """The convolution with its padding, and whether that hangs on the size of the image."""
     if padding == "valid":
         return spec, False
     reach = (spec.kernel_size[1] - 1) * spec.dilations[1]

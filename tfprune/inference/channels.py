@@ -56,7 +56,7 @@ _JOINT = tuple(
 
 @dataclasses.dataclass
 class Channels:
-    """Of every tensor of a graph, by its id.
+    """The channels of every tensor of a graph, by its id.
 
     Attributes:
         kept: which channels are kept, bool [channels].
@@ -108,7 +108,7 @@ def needed(model: Any, calls: Sequence[Call]) -> Channels:
 
 
 def constants(model: Any, calls: Sequence[Call]) -> dict[int, np.ndarray]:
-    """Of each tensor the value of channels that are the same for every input, NaN elsewhere."""
+    """Values, for each tensor, of channels that are the same for every input, NaN elsewhere."""
     values: dict[int, np.ndarray] = {}
     for tensor in model.inputs:
         values[id(tensor)] = np.full(_width(tensor), np.nan)

@@ -26,7 +26,7 @@ from tfprune.pruned.layers import is_pruned
 
 CHOICES = ("measured", "modelled", "always")
 CALLS, ROUNDS = 16, 11  # calls in one graph, which dilute what the call of a graph costs
-_FOUND = "_tfprune_compaction"
+_CHOICES = "_tfprune_compaction"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,7 @@ def compact(model: keras.Model, choose: str = "measured", storage: str = "float3
             made[id(layer)] = identity(layer)
     small = rebuilt(plain, made)
     small.trainable = False
-    vars(small)[_FOUND] = tuple(choices)
+    vars(small)[_CHOICES] = tuple(choices)
     return small
 
 
@@ -118,8 +118,8 @@ def _shown(candidates: Sequence[Fusion]) -> Iterable[Fusion]:
 
 def compaction(model: keras.Model) -> list[Choice]:
     """What `compact` decided for each layer; of a model read from a file only what is sparse."""
-    if _FOUND in vars(model):
-        return list(vars(model)[_FOUND])
+    if _CHOICES in vars(model):
+        return list(vars(model)[_CHOICES])
     choices = []
     for path, layer in weighted_layers(model):
         if isinstance(layer, SparseConv):

@@ -64,7 +64,7 @@ class SparseConv(keras.layers.Layer):
         return SparseWeights.from_bytes(keras.ops.convert_to_numpy(self.packed).tobytes())
 
     def call(self, inputs: Tensor) -> Tensor:
-        """See the class."""
+        """Convolve the inputs, add the bias, activate."""
         from tfprune import ops
         from tfprune.ops import conv
 
@@ -78,7 +78,7 @@ class SparseConv(keras.layers.Layer):
         return self.activation(y)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """As the layer that it stands for."""
+        """The shape that the layer gives for which it stands."""
         spatial = input_shape[1:-1]
         sizes = [
             None if size is None else self._size(2 - len(spatial) + axis, size)

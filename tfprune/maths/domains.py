@@ -117,7 +117,7 @@ class DCT(Domain):
         return dct_macs.per_use(spec, stored)
 
     def adapt(self, path: str, spec: WeightSpec) -> WeightSpec:
-        """With the map that `supports` gives a dense layer.
+        """Add the map that `supports` gives a dense layer.
 
         Raises:
             ValueError: if the map does not divide the layer's inputs.

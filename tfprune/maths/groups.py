@@ -59,7 +59,7 @@ class Groups:
 
     @property
     def axis(self) -> int:
-        """Of [k, cin, cout], the one that blocks lie along."""
+        """The axis of [k, cin, cout] that blocks lie along."""
         return 1 if self.kind.startswith("input") else 2
 
     @property

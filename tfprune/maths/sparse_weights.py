@@ -132,7 +132,7 @@ class SparseWeights:
 
     @classmethod
     def from_dense(cls, weights: np.ndarray, spec: ConvSpec, bias: Any = None) -> SparseWeights:
-        """From weights [kernel_h, kernel_w, in_channels / groups, out_channels] in `spec.basis`.
+        """Take weights [kernel_h, kernel_w, in_channels / groups, out_channels] in `spec.basis`.
 
         Raises:
             ValueError: if shapes do not fit.

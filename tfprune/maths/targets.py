@@ -41,7 +41,7 @@ class Target:
 
     @property
     def scope(self) -> str:
-        """By default each layer by itself."""
+        """Each layer by itself."""
         return "layer"
 
     def check(self, specs: Specs) -> None:
@@ -142,7 +142,7 @@ class Speedup(_Ratio):
         return sizes * dct_macs.per_weight(spec)
 
     def budget(self, specs: Specs, total: float, sparsity: Any) -> Any:
-        """From all multiply-adds to those that the speed-up leaves for kept weights."""
+        """Multiply-adds for kept weights: at first all, in the end what the speed-up leaves."""
         final = dct_macs.left_for_weights(specs, self.ratio)
         return total + (final - total) * sparsity / self.sparsity
 

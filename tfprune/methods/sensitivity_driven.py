@@ -72,7 +72,7 @@ class SensitivitySchedule(TargetedSchedule):
         super().__post_init__()
 
     def plan(self, total_steps: int, epoch_steps: int | None = None) -> SensitivitySchedule:
-        """With one update an epoch, where the length of an epoch is known."""
+        """Place one update an epoch, where the length of an epoch is known."""
         if self.frequency is None and epoch_steps is not None:
             return dataclasses.replace(self, frequency=epoch_steps).plan(total_steps)
         return super().plan(total_steps)
@@ -83,7 +83,7 @@ class SensitivitySchedule(TargetedSchedule):
         return super().due(step, layer) and not first
 
     def curve(self, target: float) -> Ramp:
-        """Of the given power."""
+        """A polynomial of the given power."""
         return Ramp(0.0, target, self.power)
 
 
@@ -187,7 +187,7 @@ class SensitivityDriven(Method):
         return layer_by_layer(layers, sparsities, due, _to_sparsity if targeted else self._cut)
 
     def _cut(self, layer: LayerTensors, sparsity: Tensor) -> Update:
-        """At T, or the T of this progress."""
+        """Prune up to T, or the T of this progress."""
         setting = 1e-3 if self.threshold is None else self.threshold
         threshold = at_progress(setting, layer.progress)
         return _above(layer, threshold), {**layer.state, "threshold": threshold}
@@ -195,7 +195,7 @@ class SensitivityDriven(Method):
     def update_on_validation(
         self, layers: Sequence[LayerTensors], loss_of: Callable[[list[dict[str, Any]]], float]
     ) -> list[Update]:
-        """At a plateau, the largest T within the tolerance, the same for all layers."""
+        """The largest T within the tolerance, at a plateau; the same for all layers."""
         now = [dict(layer.masks) for layer in layers]
         loss = loss_of(now)
         state = {name: float(np.asarray(v)) for name, v in layers[0].state.items()}

@@ -73,7 +73,7 @@ class SynapticSchedule(TargetedSchedule):
         return math.floor(self.progress(step) * self.rounds + 1e-9)
 
     def due(self, step: int, layer: int = 0) -> bool:
-        """At the first update of each round."""
+        """Whether a round begins: its first update."""
         if not super().due(step, layer):
             return False
         return step == self.end_step or self._done(step) > self._done(step - (self.frequency or 1))

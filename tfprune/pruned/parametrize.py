@@ -92,7 +92,7 @@ def _variances(layer: keras.Layer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _checked_once(layer: keras.Layer) -> Iterator[None]:
-    """At the layer's first call, warn if it does not use one of its pruned weights."""
+    """Warn, at the layer's first call, if it does not use one of its pruned weights."""
     if "_tfprune_checked" in vars(layer):
         yield
         return
@@ -122,7 +122,7 @@ def _warn_if_unattended(layer: keras.Layer) -> None:
 
 
 def _autocast(layer: keras.Layer, value: Tensor) -> Tensor:
-    """As Keras casts a variable at each read, so that its gradient is summed in its own dtype."""
+    """Cast as Keras casts a variable at each read, so that its gradient is summed in its own dtype."""
     if layer.autocast and keras.backend.is_float_dtype(value.dtype):
         return ops.cast(value, layer.compute_dtype)
     return value

@@ -31,12 +31,12 @@ def matches(key: Key, path: str, layer: keras.Layer) -> bool:
 
 
 def prunable(layers: Layers) -> Layers:
-    """Those of the layers of a model, (path, layer), that have a kernel."""
+    """The layers with a kernel, of those of a model, (path, layer)."""
     return [(path, layer) for path, layer in layers if prunable_names(layer)]
 
 
 def filtered(layers: Layers, filters: Any) -> Layers:
-    """Those of `layers` that `filters` selects: None (all), a key, a list of keys, or {key: bool}.
+    """The layers that `filters` selects: None (all), a key, a list of keys, or {key: bool}.
 
     Raises:
         ValueError: if a regular expression is broken, or a key selects nothing.

@@ -171,7 +171,7 @@ class PruneState(keras.layers.Layer):
         return ops.convert_to_numpy(self.domain.stored(tensors, self.specs[name]))
 
     def tensors(self, progress: Any = 1.0, inputs: Tensor | None = None) -> LayerTensors:
-        """This layer as its method sees it.
+        """The layer as its method sees it.
 
         Args:
             progress: of its schedule, in [0, 1].

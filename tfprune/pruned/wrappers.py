@@ -86,11 +86,11 @@ class PruningWrapper(keras.layers.Wrapper):
         return self.layer(inputs, *args, **kwargs)
 
     def compute_mask(self, *args: Any, **kwargs: Any) -> Any:
-        """That of the layer."""
+        """The same of the layer."""
         return self.layer.compute_mask(*args, **kwargs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """That of the layer."""
+        """The same of the layer."""
         return self.layer.compute_output_shape(input_shape)
 
     def get_config(self) -> dict[str, Any]:

@@ -231,7 +231,7 @@ class Pruner:
         return any(isinstance(need, MEASURED) for s in self.states for need in s.method.needs)
 
     def measure(self, tape: Any, outputs: Any, targets: Any = None) -> Signals:
-        """In a loop of your own: what methods ask to be measured, from the step's forward pass.
+        """Measure what methods ask for, in a loop of your own, from the step's forward pass.
 
         Args:
             tape: a persistent `tf.GradientTape` that watched the forward pass, closed.
@@ -247,7 +247,7 @@ class Pruner:
     def gradients(
         self, gradients: Sequence[Tensor], variables: Sequence[keras.Variable]
     ) -> Signals:
-        """In a loop of your own: the gradients that methods ask for, as the optimizer gets them.
+        """Take the gradients that methods ask for, in a loop of your own, as the optimizer gets them.
 
         Args:
             gradients, variables: in one order, such as those of `model.trainable_variables`.
