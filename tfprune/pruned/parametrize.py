@@ -122,7 +122,7 @@ def _warn_if_unattended(layer: keras.Layer) -> None:
 
 
 def _autocast(layer: keras.Layer, value: Tensor) -> Tensor:
-    """Cast as Keras casts a variable at each read, so that its gradient is summed in its own dtype."""
+    """Cast as Keras casts a variable when it is read, so that gradients keep its own dtype."""
     if layer.autocast and keras.backend.is_float_dtype(value.dtype):
         return ops.cast(value, layer.compute_dtype)
     return value

@@ -247,10 +247,10 @@ class Pruner:
     def gradients(
         self, gradients: Sequence[Tensor], variables: Sequence[keras.Variable]
     ) -> Signals:
-        """Take the gradients that methods ask for, in a loop of your own, as the optimizer gets them.
+        """Take the gradients that methods ask for, in a loop of your own.
 
         Args:
-            gradients, variables: in one order, such as those of `model.trainable_variables`.
+            gradients, variables: as the optimizer gets them, in one order.
 
         Returns:
             What `after_step` takes, after the optimizer's step.
