@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "core/sparse_conv.h"
+#include "core/api/sparse_conv.h"
 
 namespace {
 

@@ -11,8 +11,8 @@
 #include <cstring>
 #include <vector>
 
-#include "core/blob.h"
-#include "core/sparse_conv.h"
+#include "core/api/blob.h"
+#include "core/api/sparse_conv.h"
 
 namespace {
 
@@ -83,8 +83,8 @@ void from_entries(Bytes* bytes) {
   conv.activation = static_cast<int32_t>(bytes->number(3));
   const bool whole = bytes->below(4) == 0, fours = bytes->below(4) == 0;
   const int64_t density = bytes->below(256);
-  const bool small = conv.kernel_h > 0 && conv.kernel_h < 12 && conv.kernel_w > 0 &&
-                     conv.kernel_w < 12 && conv.in_channels > 0 && conv.in_channels < 200;
+  const bool small = conv.kernel_h > 0 && conv.kernel_h <= TFP_MOST_KERNEL && conv.kernel_w > 0 &&
+                     conv.kernel_w <= TFP_MOST_KERNEL && conv.in_channels > 0 && conv.in_channels < 200;
   const int64_t taps = small ? conv.kernel_h * conv.kernel_w : 1;
   const int64_t columns = small ? conv.in_channels / fits * taps : 50;
   std::vector<int32_t> column;

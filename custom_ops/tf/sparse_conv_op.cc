@@ -8,8 +8,8 @@
 #include <mutex>
 #include <vector>
 
-#include "core/blob.h"
-#include "core/sparse_conv.h"
+#include "core/api/blob.h"
+#include "core/api/sparse_conv.h"
 #include "tf/c_api.h"
 
 namespace {

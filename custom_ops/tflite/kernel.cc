@@ -5,7 +5,7 @@
 #include <memory>
 #include <new>
 
-#include "core/sparse_conv.h"
+#include "core/api/sparse_conv.h"
 
 namespace tfprune {
 namespace {

@@ -5,7 +5,6 @@
 namespace tfprune {
 namespace {
 
-constexpr int64_t kMostKernel = 11;  // that tfp_conv takes
 // From these densities on the runtime's dense kernels are about as fast (by Form). Of coefficients it
 // computes the bank too; a dense layer of one row is bound by memory.
 constexpr double kDenseFrom[] = {0.6, 0.5, 0.15};
@@ -82,7 +81,7 @@ bool set_geometry(const Params& params, int64_t kernel_h, int64_t kernel_w, Unit
   unit->same_padding = params.padding == kTfLitePaddingSame;
   if (!unit->same_padding && params.padding != kTfLitePaddingValid) return false;
   if (params.dilation_height != 1 || params.dilation_width != 1) return false;
-  return kernel_h <= kMostKernel && kernel_w <= kMostKernel && conv.stride_h >= 1 &&
+  return kernel_h <= TFP_MOST_KERNEL && kernel_w <= TFP_MOST_KERNEL && conv.stride_h >= 1 &&
          conv.stride_w >= 1;
 }
 

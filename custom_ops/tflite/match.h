@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/sparse_conv.h"
+#include "core/api/sparse_conv.h"
 #include "tflite/bank.h"
 #include "tflite/graph.h"
 #include "tflite/weights.h"

@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "core/halves.h"
+#include "core/api/halves.h"
 
 namespace tfprune {
 namespace {

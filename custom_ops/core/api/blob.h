@@ -11,7 +11,7 @@
 #ifndef TFPRUNE_BLOB_H_
 #define TFPRUNE_BLOB_H_
 
-#include "core/sparse_conv.h"
+#include "core/api/sparse_conv.h"
 
 #ifdef __cplusplus
 extern "C" {

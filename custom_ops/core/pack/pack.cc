@@ -6,8 +6,9 @@
 #include <new>
 #include <vector>
 
-#include "core/checks.h"
-#include "core/packed.h"
+#include "core/api/checks.h"
+#include "core/isa/table.h"
+#include "core/pack/packed.h"
 
 namespace tfprune {
 namespace {

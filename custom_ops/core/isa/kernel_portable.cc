@@ -1,6 +1,6 @@
-#include "core/simd_portable.h"
+#include "core/isa/simd_portable.h"
 
-#include "core/engine.h"
+#include "core/engine/engine.h"
 
 namespace {
 int32_t everywhere() { return 1; }

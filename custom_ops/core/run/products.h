@@ -4,7 +4,7 @@
 #ifndef TFPRUNE_PRODUCTS_H_
 #define TFPRUNE_PRODUCTS_H_
 
-#include "core/plan.h"
+#include "core/engine/kernel.h"
 
 namespace tfprune {
 

@@ -21,12 +21,14 @@ extern "C" {
 
 typedef enum { TFP_OK = 0, TFP_INVALID = 1, TFP_NO_MEMORY = 2, TFP_UNAVAILABLE = 3 } tfp_status;
 enum { TFP_SPATIAL = 0, TFP_DCT = 1 };
+/* The largest side of a kernel. tfprune/sparse_weights.py repeats it, which a test compares. */
+enum { TFP_MOST_KERNEL = 11 };
 enum { TFP_LINEAR = 0, TFP_RELU = 1, TFP_RELU6 = 2 };
 
 /* What a convolution is, without its weights and without the size of an image. */
 typedef struct {
   int64_t in_channels, out_channels, groups;
-  int64_t kernel_h, kernel_w; /* 1 to 11 */
+  int64_t kernel_h, kernel_w; /* 1 to TFP_MOST_KERNEL */
   int64_t stride_h, stride_w, dilation_h, dilation_w;
   int64_t pad_top, pad_bottom, pad_left, pad_right;
   int32_t basis, activation;

@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "core/plan.h"
+#include "core/engine/kernel.h"
 
 namespace {
 
@@ -42,7 +42,7 @@ TFPRUNE_INLINE void turn(const float* const* source, int64_t channel, int count,
 
 }  // namespace
 
-#include "core/fill_same.h"
+#include "core/engine/fill_same.h"
 
 namespace {
 
@@ -94,9 +94,9 @@ Scratch lay_out(const tfp_plan& plan, const tfp_call& call, void* memory) {
 
 }  // namespace
 
-#include "core/fill_any.h"
-#include "core/fill_columns.h"
-#include "core/rows.h"
+#include "core/engine/fill_any.h"
+#include "core/engine/fill_columns.h"
+#include "core/engine/rows.h"
 
 namespace {
 
@@ -129,7 +129,7 @@ void out(const tfp_plan& plan, const tfp_call& call, int32_t group, int64_t begi
 
 }  // namespace
 
-#include "core/whole.h"
+#include "core/engine/whole.h"
 
 namespace {
 

@@ -53,7 +53,7 @@ TFPRUNE_INLINE void transform_square(const tfp_plan& plan, Tap tap, float* panel
 template <class Tap>
 void transform_any(const tfp_plan& plan, Tap tap, float* panel, int64_t pitch) {
   const int kh = static_cast<int>(plan.conv.kernel_h), kw = static_cast<int>(plan.conv.kernel_w);
-  R half[TFP_MOST_TAPS];
+  R half[TFP_MOST_KERNEL * TFP_MOST_KERNEL];
   for (int q = 0; q < kw; ++q) {
     for (int u = 0; u < kh; ++u) {
       R sum = Lanes::zero();

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "core/plan.h"
+#include "core/engine/kernel.h"
 
 namespace {
 

@@ -1,4 +1,4 @@
-#include "core/threads.h"
+#include "core/run/threads.h"
 
 #include <pthread.h>
 

@@ -1,4 +1,4 @@
-#include "core/products.h"
+#include "core/run/products.h"
 
 namespace tfprune {
 namespace {

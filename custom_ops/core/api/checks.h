@@ -3,7 +3,7 @@
 #ifndef TFPRUNE_CHECKS_H_
 #define TFPRUNE_CHECKS_H_
 
-#include "core/sparse_conv.h"
+#include "core/api/sparse_conv.h"
 
 namespace tfprune {
 

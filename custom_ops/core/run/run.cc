@@ -5,10 +5,10 @@
 #include <cstdlib>
 #include <new>
 
-#include "core/checks.h"
-#include "core/packed.h"
-#include "core/products.h"
-#include "core/threads.h"
+#include "core/api/checks.h"
+#include "core/pack/packed.h"
+#include "core/run/products.h"
+#include "core/run/threads.h"
 
 namespace {
 

@@ -1,11 +1,11 @@
-#include "core/blob.h"
+#include "core/api/blob.h"
 
 #include <cstring>
 #include <new>
 #include <vector>
 
-#include "core/checks.h"
-#include "core/halves.h"
+#include "core/api/checks.h"
+#include "core/api/halves.h"
 
 namespace {
 

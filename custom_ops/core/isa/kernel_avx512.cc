@@ -1,8 +1,8 @@
 #ifdef __AVX512F__
 
-#include "core/simd_avx512.h"
+#include "core/isa/simd_avx512.h"
 
-#include "core/engine.h"
+#include "core/engine/engine.h"
 
 namespace {
 int32_t here() { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl"); }

@@ -1,8 +1,8 @@
 #ifdef __AVX2__
 
-#include "core/simd_avx2.h"
+#include "core/isa/simd_avx2.h"
 
-#include "core/engine.h"
+#include "core/engine/engine.h"
 
 namespace {
 int32_t here() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }

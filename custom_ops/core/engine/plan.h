@@ -6,10 +6,7 @@
 
 #include <stdint.h>
 
-#include "core/sparse_conv.h"
-
-#define TFP_MOST_KERNEL 11 /* of a side */
-#define TFP_MOST_TAPS (TFP_MOST_KERNEL * TFP_MOST_KERNEL)
+#include "core/api/sparse_conv.h"
 
 /* Rows of a block that have equally many entries: the inner loop's length is known. A row is an
    output channel, or as many neighbours as plan.together; an entry then has a weight for each. */
@@ -58,34 +55,5 @@ typedef struct {
   const int32_t* column;
   const int64_t* split;
 } tfp_plan;
-
-typedef struct {
-  int64_t batch, h, w, out_h, out_w;
-  const float* x;
-  float* y;
-} tfp_call;
-
-/* Output pixels of a call, counted over all images; a range begins at a multiple of the vectors'
-   length. */
-typedef struct {
-  int64_t begin, end;
-} tfp_range;
-
-/* `scratch`: 64-byte aligned memory of at least scratch_bytes(plan, call) bytes. */
-typedef struct {
-  const char* name;
-  int32_t lanes;
-  int32_t (*runs_here)(void);
-  int64_t (*scratch_bytes)(const tfp_plan* plan, const tfp_call* call);
-  void (*run)(const tfp_plan* plan, const tfp_call* call, tfp_range range, void* scratch);
-} tfp_kernel;
-
-#ifdef __cplusplus
-extern "C" {
-#endif
-extern const tfp_kernel tfp_reference, tfp_portable, tfp_avx2, tfp_avx512;
-#ifdef __cplusplus
-}
-#endif
 
 #endif

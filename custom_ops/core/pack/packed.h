@@ -5,7 +5,7 @@
 
 #include <vector>
 
-#include "core/plan.h"
+#include "core/engine/kernel.h"
 
 namespace tfprune {
 
@@ -25,9 +25,6 @@ struct Packed {
 
   void point();  // make the plan point to the vectors
 };
-
-// The kernel that new packings run on.
-const tfp_kernel* selected_kernel();
 
 }  // namespace tfprune
 

@@ -1,11 +1,12 @@
 // The one table of kernels, which of them this CPU runs, and which is used.
 
+#include "core/isa/table.h"
+
 #include <atomic>
 #include <cstring>
 #include <string>
 
-#include "core/checks.h"
-#include "core/packed.h"
+#include "core/api/checks.h"
 
 namespace {
 

@@ -1,10 +1,8 @@
-#include "core/checks.h"
+#include "core/api/checks.h"
 
 #include <cinttypes>
 #include <cstdarg>
 #include <cstdio>
-
-#include "core/plan.h"
 
 namespace tfprune {
 namespace {
