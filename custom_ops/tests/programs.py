@@ -7,6 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests"
+DEVICES = ROOT / "core" / "device" / "table.cc"
 ISA_FLAGS = {
     name: flags
     for name, *flags in map(str.split, (ROOT / "isa_flags.txt").read_text().splitlines())

@@ -21,9 +21,19 @@ needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a
 
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory):
-    """The core's object files and that of the comparison, by source."""
-    sources = [*programs.core(), TESTS / "compare.cc"]
+    """The core's object files, and those of the programs in custom_ops/tests, by source."""
+    sources = [
+        *programs.core(),
+        *(TESTS / f"{n}.cc" for n in ("compare", "devices", "host_device")),
+    ]
     return programs.compiled("c++", sources, tmp_path_factory.mktemp("objects"), ["-O2"])
+
+
+def with_host_device(objects, name, folder):
+    """A program whose table of devices is that of host_device.cc."""
+    names = [*programs.core(), TESTS / "host_device.cc", TESTS / f"{name}.cc"]
+    used = [objects[source] for source in names if source != programs.DEVICES]
+    return programs.linked("c++", used, folder / name)
 
 
 def run(*command):
@@ -36,7 +46,18 @@ def run(*command):
 def test_kernels_agree_with_the_reference(objects, tmp_path):
     names = [*programs.core(), TESTS / "compare.cc"]
     program = programs.linked("c++", [objects[name] for name in names], tmp_path / "compare")
-    assert run(program, "200", "1").endswith("portable reference\n")
+    assert run(program, "200", "1").endswith("portable reference\n")  # no devices in the table
+
+
+@needs_compiler
+def test_a_device_agrees_with_the_reference(objects, tmp_path):
+    program = with_host_device(objects, "compare", tmp_path)
+    assert run(program, "50", "3").endswith("portable reference host\n")
+
+
+@needs_compiler
+def test_devices_report_what_is_wrong(objects, tmp_path):
+    assert run(with_host_device(objects, "devices", tmp_path)) == "devices: as documented\n"
 
 
 @pytest.mark.skipif(not all(map(shutil.which, CROSS)), reason=f"needs {' and '.join(CROSS)}")
