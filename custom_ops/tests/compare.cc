@@ -111,13 +111,13 @@ std::vector<float> run_on_device(const Case& c, const char* device) {
 }
 
 // Whether the values differ by at most 1e-5 of the largest expected one.
-bool agree(int number, const char* kernel, const std::vector<float>& values,
+bool agree(int case_index, const char* kernel, const std::vector<float>& values,
            const std::vector<float>& expected) {
   float scale = 1e-3f;
   for (const float value : expected) scale = std::fmax(scale, std::fabs(value));
   for (size_t j = 0; j < values.size(); ++j) {
     if (std::fabs(values[j] - expected[j]) <= 1e-5f * scale) continue;
-    std::fprintf(stderr, "case %d, kernel %s, element %zu: %g instead of %g\n", number, kernel, j,
+    std::fprintf(stderr, "case %d, kernel %s, element %zu: %g instead of %g\n", case_index, kernel, j,
                  values[j], expected[j]);
     return false;
   }

@@ -9,6 +9,7 @@
 
 #include "core/api/checks.h"
 #include "core/device/device.h"
+#include "core/isa/table.h"
 
 std::atomic<int64_t> host_plans{0};
 

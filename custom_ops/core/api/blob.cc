@@ -44,7 +44,7 @@ tfp_status read_header(const void* blob, int64_t bytes, Header* header) {
   return tfprune::check_conv(&header->conv);
 }
 
-// Takes `count` items of `size` bytes off the blob; false if there are not so many.
+// Takes `count` items off the blob; false if there are not so many.
 struct Reader {
   const char* at;
   int64_t left;
@@ -85,7 +85,7 @@ extern "C" tfp_status tfp_read_blob(const void* blob, int64_t bytes, tfp_conv* c
 
 extern "C" tfp_status tfp_pack_blob(const void* blob, int64_t bytes, int64_t pixels,
                                     tfp_packed** packed) {
-  if (packed == nullptr) return fail(TFP_INVALID, "A place for the result must be given.");
+  if (packed == nullptr) return fail(TFP_INVALID, "`packed` must be given. Received: null.");
   *packed = nullptr;
   Header header;
   const tfp_status status = read_header(blob, bytes, &header);

@@ -74,13 +74,13 @@ tfp_status check_conv(const tfp_conv* conv) {
   const int64_t columns = c.in_channels / c.groups * c.kernel_h * c.kernel_w;
   if (columns > INT32_MAX)
     return fail(TFP_INVALID,
-                "A kernel must have at most 2^31 - 1 entries per output channel. Received: %" PRId64
+                "A kernel must have at most 2^31 - 1 weights per output channel. Received: %" PRId64
                 ".",
                 columns);
   return TFP_OK;
 }
 
-tfp_status check_entries(const tfp_conv& conv, const float* values, int64_t value_count,
+tfp_status check_csr(const tfp_conv& conv, const float* values, int64_t value_count,
                          const int32_t* columns, int64_t column_count, const int64_t* row_splits,
                          int64_t row_split_count, const float* bias, int64_t bias_count) {
   if (value_count < 0 || value_count != column_count)
@@ -91,12 +91,12 @@ tfp_status check_entries(const tfp_conv& conv, const float* values, int64_t valu
     return fail(TFP_INVALID, "values and columns must be given. Received: null.");
   if (row_split_count != conv.out_channels + 1 || row_splits == nullptr)
     return fail(TFP_INVALID,
-                "row_splits must have out_channels + 1 = %" PRId64 " entries. Received: %" PRId64
+                "row_splits must have out_channels + 1 = %" PRId64 " elements. Received: %" PRId64
                 ".",
                 conv.out_channels + 1, row_split_count);
   if ((bias == nullptr) != (bias_count == 0) || (bias_count != 0 && bias_count != conv.out_channels))
     return fail(TFP_INVALID,
-                "bias must have out_channels = %" PRId64 " entries, or none. Received: %" PRId64 ".",
+                "bias must have out_channels = %" PRId64 " elements, or none. Received: %" PRId64 ".",
                 conv.out_channels, bias_count);
   if (row_splits[0] != 0 || row_splits[conv.out_channels] != value_count)
     return fail(TFP_INVALID,

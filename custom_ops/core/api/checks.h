@@ -11,7 +11,7 @@ namespace tfprune {
 tfp_status fail(tfp_status status, const char* format, ...) __attribute__((format(printf, 2, 3)));
 
 tfp_status check_conv(const tfp_conv* conv);
-tfp_status check_entries(const tfp_conv& conv, const float* values, int64_t value_count,
+tfp_status check_csr(const tfp_conv& conv, const float* values, int64_t value_count,
                          const int32_t* columns, int64_t column_count, const int64_t* row_splits,
                          int64_t row_split_count, const float* bias, int64_t bias_count);
 // Sizes of an image, the output's among them, and that they can be counted in int64.

@@ -24,7 +24,7 @@ inline float from_float16(uint16_t bits) {
   } else if (exponent != 0) {
     wide = sign | (exponent + 112) << 23 | fraction << 13;
   } else {
-    const float small = static_cast<float>(fraction) / 16777216.0f;  // 2^-24 each
+    const float small = static_cast<float>(fraction) / 16777216.0f;  // in units of 2^-24
     std::memcpy(&wide, &small, 4);
     wide |= sign;
   }

@@ -1,10 +1,10 @@
 /* Sparse convolution on the CPU, in the frequency or the spatial domain: the C interface.
 
-   out[n, y, x, k] = act(bias[k] + sum over entries of row k: value * T(patch)[u, v, i])
+   out[n, y, x, k] = act(bias[k] + sum over nonzeros of row k: value * T(patch)[u, v, i])
 
    T is the orthonormal two-dimensional DCT-II of the kernel_h x kernel_w patch of input channel i
-   under output pixel (y, x), or the patch itself. Tensors are NHWC float32. Entries are rows of a
-   CSR matrix [out_channels, channels of a group * kernel_h * kernel_w]; the column of entry
+   under output pixel (y, x), or the patch itself. Tensors are NHWC float32. Weights are a CSR
+   matrix [out_channels, channels of a group * kernel_h * kernel_w]; the column of coefficient
    (i, u, v) is (i * kernel_h + u) * kernel_w + v, and columns grow strictly within a row.
 
    Every function that returns a tfp_status checks all it is given before it uses it, in int64 with
@@ -61,7 +61,7 @@ int32_t tfp_kernel_runs(int32_t index);
 /* Use one kernel by name, or with null the best that runs here; for packings made after it. */
 tfp_status tfp_select_kernel(const char* name);
 
-/* Of the calling thread's last call that did not return TFP_OK. */
+/* The message of the calling thread's last call that did not return TFP_OK. */
 const char* tfp_last_error(void);
 
 #ifdef __cplusplus

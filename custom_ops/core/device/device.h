@@ -19,8 +19,8 @@
 extern "C" {
 #endif
 
-/* All functions may be called at once from several threads, `run` also with one device plan. One that
-   fails says why by tfprune::fail (core/api/checks.h) and returns what that returned. */
+/* All functions may be called at once from several threads, `run` also with the same device plan.
+   Where one fails, it returns tfprune::fail(...) of core/api/checks.h, which keeps the message. */
 typedef struct {
   const char* name; /* differs from all others of the table; static memory */
 

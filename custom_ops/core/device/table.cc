@@ -1,4 +1,4 @@
-// The one table of devices: none today. A kernel for a device is declared here and put before the null.
+// The table of devices: none today. A kernel for a device is declared here and put before the null.
 
 #include "core/device/device.h"
 

@@ -5,7 +5,7 @@
 // Tile by tile of P vectors of output pixels:
 //   for each block of input channels
 //     fill:  every channel's patches, transformed, as rows of a panel [channel * taps + tap][pixel]
-//     rows:  sums[k] += weight * panel[offset] for each entry of each output channel
+//     rows:  sums[k] += weight * panel[offset] for each nonzero of each output channel
 //   out:   sums[k][pixel] -> y[pixel][k], with the activation
 
 #include <stdint.h>
@@ -26,12 +26,12 @@ TFPRUNE_INLINE void dct3(R a, R b, R c, R* y) {
   y[2] = Lanes::fnma(Lanes::set1(2.0f), b, sum);
 }
 
-// L pixels of up to L channels, turned: to[channel * step + pixel].
-TFPRUNE_INLINE void turn(const float* const* source, int64_t channel, int count, int64_t step,
-                         float* to) {
+// Channels [channel, channel + count), count <= L, of L pixels: to[channel * step + pixel].
+TFPRUNE_INLINE void transpose_pixels(const float* const* source, int64_t channel, int count,
+                                     int64_t step, float* to) {
   R r[L];
   if (count == L) {
-    Lanes::load_turned(source, channel, r);
+    Lanes::load_transposed(source, channel, r);
     for (int i = 0; i < L; ++i) Lanes::store(to + i * step, r[i]);
     return;
   }
@@ -133,17 +133,17 @@ void out(const tfp_plan& plan, const tfp_call& call, int32_t group, int64_t begi
 
 namespace {
 
-// Where output pixels are the input's.
+// Of a convolution whose output pixels are the input's, see fill_same.h.
 void run_same(const tfp_plan& plan, const tfp_call& call, tfp_range range, const Scratch& s) {
   const int64_t tile = int64_t{plan.vectors} * L, step = band_of(plan, call);
   Band band{s.planes, plane_length(plan, call), 0, halo_of(plan, call), {}};
-  int64_t made = range.begin;  // planes reach to this pixel
+  int64_t planes_end = range.begin;  // the planes at hand reach to this pixel
   for (int64_t begin = range.begin; begin < range.end; begin += tile) {
     const int64_t end = begin + tile < range.end ? begin + tile : range.end;
     const int vectors = static_cast<int>((end - begin + L - 1) / L);
-    if (begin == made) {
-      made = begin + step < range.end ? begin + step : range.end;
-      make_planes(plan, call, begin, made, s.zeros, &band);
+    if (begin == planes_end) {
+      planes_end = begin + step < range.end ? begin + step : range.end;
+      make_planes(plan, call, begin, planes_end, s.zeros, &band);
     }
     make_masks(plan, call, begin, vectors, &band);
     if (takes_whole(plan, call)) {
@@ -165,13 +165,13 @@ void run_other(const tfp_plan& plan, const tfp_call& call, tfp_range range, cons
   Columns columns = columns_of(plan, call);
   columns.planes = s.planes;
   const bool shared = columns.length > 0;
-  int64_t made = range.begin;  // planes reach to this pixel
+  int64_t planes_end = range.begin;  // the planes at hand reach to this pixel
   for (int64_t begin = range.begin; begin < range.end; begin += tile) {
     const int64_t end = begin + tile < range.end ? begin + tile : range.end;
     const int vectors = static_cast<int>((end - begin + L - 1) / L);
-    if (shared && begin == made) {
-      made = begin + columns.band < range.end ? begin + columns.band : range.end;
-      make_columns(plan, call, begin, made, s.zeros, &columns);
+    if (shared && begin == planes_end) {
+      planes_end = begin + columns.band < range.end ? begin + columns.band : range.end;
+      make_columns(plan, call, begin, planes_end, s.zeros, &columns);
     }
     if (!shared || !in_one_image(call, begin, end)) find_sources(plan, call, begin, end, s);
     for (int32_t i = 0; i < plan.blocks; ++i) {

@@ -1,5 +1,5 @@
-// Panels of any convolution, by turning every tap of the NHWC input: any stride, dilation, padding
-// and kernel. Also the transforms that are shared with fill_columns.h.
+// Panels of any convolution, by transposing every tap of the NHWC input: any stride, dilation,
+// padding and kernel. Also the transforms that are shared with fill_columns.h.
 //
 // Included by engine.h.
 
@@ -8,7 +8,7 @@
 
 namespace {
 
-// Where the taps of the tile's pixels begin; pixels past the end repeat nothing and read zeros.
+// Where the taps of the tile's pixels begin; pixels past the end read zeros.
 void find_sources(const tfp_plan& plan, const tfp_call& call, int64_t begin, int64_t end,
                   const Scratch& s) {
   const tfp_conv& c = plan.conv;
@@ -84,13 +84,14 @@ TFPRUNE_INLINE void transform(const tfp_plan& plan, Tap tap, float* panel, int64
     for (int q = 0; q < c.kernel_w; ++q, panel += pitch) Lanes::store(panel, tap(p, q));
 }
 
-// The panel of a block of 1x1 kernels, whose transform is the identity: turned in place.
+// The panel of a block of 1x1 kernels, whose transform is the identity: transposed straight into it.
 void fill_point(const tfp_plan& plan, const tfp_block& block, int vectors, const Scratch& s) {
   const int64_t pitch = int64_t{plan.vectors} * L;
   for (int j = 0; j < vectors; ++j)
     for (int i = 0; i < block.channels; i += L)
-      turn(s.source + j * L, block.channel + i, block.channels - i < L ? block.channels - i : L,
-           pitch, s.panel + i * pitch + j * L);
+      transpose_pixels(s.source + j * L, block.channel + i,
+                       block.channels - i < L ? block.channels - i : L, pitch,
+                       s.panel + i * pitch + j * L);
 }
 
 // The panel of a block, for one vector of the tile.
@@ -100,7 +101,8 @@ void fill_any(const tfp_plan& plan, const tfp_block& block, int j, const Scratch
   for (int i0 = 0; i0 < block.channels; i0 += L) {
     const int count = block.channels - i0 < L ? block.channels - i0 : L;
     for (int64_t tap = 0; tap < taps; ++tap)
-      turn(s.source + tap * pitch + j * L, block.channel + i0, count, L, s.taps + tap * L * L);
+      transpose_pixels(s.source + tap * pitch + j * L, block.channel + i0, count, L,
+                       s.taps + tap * L * L);
     for (int i = 0; i < count; ++i) {
       const float* t = s.taps + i * L;
       const auto tap = [t, kw](int64_t p, int64_t q) {

@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t kMostColumnBytes = 1 << 26;
 constexpr int64_t kColumnBytes = 512 * 1024;
-constexpr int64_t kFewChannels = 64;  // up to where it pays with most strides
+constexpr int64_t kFewChannels = 64;  // up to here it is faster with most strides
 
 struct Columns {
   float* planes;                    // [phases][kernel_w][in_channels][length]
@@ -25,8 +25,8 @@ struct Columns {
   int64_t start[TFP_MOST_KERNEL];   // of each phase, the input row of its first line
 };
 
-// How planes would lie; none where they are not worth it, as kernel rows share too few lines, or
-// images are too small for vectors of their own, and where they would be too many.
+// The layout of planes; length 0 where they would not be faster, as kernel rows share too few lines or
+// images are smaller than two vectors, and where they would be too large.
 Columns columns_of(const tfp_plan& plan, const tfp_call& call) {
   const tfp_conv& c = plan.conv;
   const int64_t image = call.out_h * call.out_w;
@@ -61,27 +61,27 @@ bool in_one_image(const tfp_call& call, int64_t begin, int64_t end) {
   return begin / image == (end - 1) / image;
 }
 
-// Where an output pixel is in planes that begin at the first image's first.
-int64_t place_of(const tfp_call& call, const Columns& columns, int64_t pixel) {
+// Index of an output pixel in planes that begin with the first pixel of the first image.
+int64_t position_of(const tfp_call& call, const Columns& columns, int64_t pixel) {
   return pixel + pixel / (call.out_h * call.out_w) * columns.extra;
 }
 
-// Turns what the pixels [begin, end) read into planes.
+// Transposes what the pixels [begin, end) read into planes.
 void make_columns(const tfp_plan& plan, const tfp_call& call, int64_t begin, int64_t end,
                   const float* zeros, Columns* columns) {
   const tfp_conv& c = plan.conv;
   const int64_t image = call.out_h * call.out_w + columns->extra;
-  columns->first = place_of(call, *columns, begin);
-  const int64_t last = place_of(call, *columns, end - 1) + columns->extra;
+  columns->first = position_of(call, *columns, begin);
+  const int64_t last = position_of(call, *columns, end - 1) + columns->extra;
   for (int64_t at = 0; columns->first + at <= last; at += L) {
     float* plane = columns->planes + at;
     for (int phase = 0; phase < columns->phases; ++phase) {
       const float* line[L];  // null outside of the image
       int64_t column[L];
       for (int i = 0; i < L; ++i) {
-        const int64_t place = columns->first + at + i, n = place / image;
-        const int64_t iy = place % image / call.out_w * c.stride_h + columns->start[phase];
-        column[i] = place % image % call.out_w * c.stride_w - c.pad_left;
+        const int64_t position = columns->first + at + i, n = position / image;
+        const int64_t iy = position % image / call.out_w * c.stride_h + columns->start[phase];
+        column[i] = position % image % call.out_w * c.stride_w - c.pad_left;
         const bool inside = n < call.batch && iy >= 0 && iy < call.h;
         line[i] = inside ? call.x + (n * call.h + iy) * call.w * c.in_channels : nullptr;
       }
@@ -94,7 +94,7 @@ void make_columns(const tfp_plan& plan, const tfp_call& call, int64_t begin, int
         }
         for (int64_t i = 0; i < c.in_channels; i += L, plane += L * columns->length) {
           const int count = static_cast<int>(c.in_channels - i < L ? c.in_channels - i : L);
-          turn(source, i, count, columns->length, plane);
+          transpose_pixels(source, i, count, columns->length, plane);
           if (count < L) plane -= (L - count) * columns->length;
         }
       }
@@ -104,11 +104,11 @@ void make_columns(const tfp_plan& plan, const tfp_call& call, int64_t begin, int
 
 // The panel of a block, for one vector of the tile, whose pixels are of one image.
 void fill_columns(const tfp_plan& plan, const tfp_block& block, const Columns& columns,
-                  int64_t place, int j, const Scratch& s) {
+                  int64_t position, int j, const Scratch& s) {
   const tfp_conv& c = plan.conv;
   const int64_t pitch = int64_t{plan.vectors} * L, taps = c.kernel_h * c.kernel_w;
   const int64_t of_column = c.in_channels * columns.length;
-  const float* plane = columns.planes + block.channel * columns.length + (place - columns.first);
+  const float* plane = columns.planes + block.channel * columns.length + (position - columns.first);
   const float* row[TFP_MOST_KERNEL];
   for (int p = 0; p < c.kernel_h; ++p)
     row[p] = plane + columns.phase[p] * c.kernel_w * of_column + columns.shift[p];
@@ -122,13 +122,13 @@ void fill_columns(const tfp_plan& plan, const tfp_block& block, const Columns& c
   }
 }
 
-// As above for a whole tile; vectors that reach over the end of an image are put together tap by tap.
+// As above for a whole tile; vectors that reach over the end of an image are gathered tap by tap.
 void fill_columns_of_tile(const tfp_plan& plan, const tfp_call& call, const tfp_block& block,
                           const Columns& columns, int64_t begin, int64_t end, const Scratch& s) {
   int j = 0;
   for (int64_t pixel = begin; pixel < end; pixel += L, ++j) {
     if (in_one_image(call, pixel, pixel + L < end ? pixel + L : end))
-      fill_columns(plan, block, columns, place_of(call, columns, pixel), j, s);
+      fill_columns(plan, block, columns, position_of(call, columns, pixel), j, s);
     else
       fill_any(plan, block, j, s);
   }

@@ -1,5 +1,5 @@
 // Panels of convolutions whose output pixels are the input's (stride 1, dilation 1, "same" padding,
-// square kernels of odd size): the input is turned into planes once per band of tiles, and patches
+// square kernels of odd size): the input is transposed into planes once per band of tiles, and patches
 // are made by shifting vectors within registers. Pixels are counted over all images; what would
 // cross the border of an image is masked.
 //
@@ -42,7 +42,7 @@ int64_t halo_of(const tfp_plan& plan, const tfp_call& call) {
   return (reach + L - 1) / L * L + L;
 }
 
-// Pixels of a band: whole tiles of as many as fit into the cache, or of two halos, of all at most.
+// Pixels of a band, a multiple of a tile: as many as `fits`, but at least two halos and at most all.
 int64_t whole_tiles(const tfp_plan& plan, const tfp_call& call, int64_t fits, int64_t halo) {
   const int64_t tile = int64_t{plan.vectors} * L;
   const int64_t all = (call.batch * call.out_h * call.out_w + tile - 1) / tile;
@@ -50,10 +50,10 @@ int64_t whole_tiles(const tfp_plan& plan, const tfp_call& call, int64_t fits, in
   return tile * (tiles < 1 ? 1 : tiles < all ? tiles : all);
 }
 
-// Planes that share cache sets are slow.
+// A length whose planes do not begin in the same cache sets, which would be slow.
 int64_t apart(int64_t length) { return length * 4 % 4096 == 0 ? length + L : length; }
 
-// Of a band whose planes should stay in the L2 cache.
+// Pixels of a band whose planes stay in the L2 cache.
 int64_t band_of(const tfp_plan& plan, const tfp_call& call) {
   const int64_t halo = halo_of(plan, call);
   return whole_tiles(plan, call, kBandBytes / 4 / plan.conv.in_channels - 2 * halo, halo);
@@ -67,7 +67,7 @@ int64_t planes_bytes(const tfp_plan& plan, const tfp_call& call) {
   return keeps_pixels(plan, call) ? plan.conv.in_channels * plane_length(plan, call) * 4 : 0;
 }
 
-// Turns the pixels around [begin, end) into planes; what lies before and after all images is 0.
+// Transposes the pixels around [begin, end) into planes; what lies before and after all images is 0.
 void make_planes(const tfp_plan& plan, const tfp_call& call, int64_t begin, int64_t end,
                  const float* zeros, Band* band) {
   const int64_t channels = plan.conv.in_channels, all = call.batch * call.h * call.w;
@@ -81,7 +81,7 @@ void make_planes(const tfp_plan& plan, const tfp_call& call, int64_t begin, int6
     }
     for (int64_t c = 0; c < channels; c += L) {
       const int count = static_cast<int>(channels - c < L ? channels - c : L);
-      turn(source, c, count, band->length, band->planes + c * band->length + at);
+      transpose_pixels(source, c, count, band->length, band->planes + c * band->length + at);
     }
   }
 }
@@ -124,7 +124,7 @@ void make_masks(const tfp_plan& plan, const tfp_call& call, int64_t begin, int v
   }
 }
 
-// K taps to K frequencies by their even and odd parts; three without scale, more with it.
+// K taps to K frequencies by their even and odd parts, as `basis` scales them; three without scale.
 template <int K>
 TFPRUNE_INLINE void dct(const float* basis, const R* t, R* y) {
   if constexpr (K == 3) {

@@ -1,4 +1,4 @@
-/* What a kernel for a CPU is: the entry of the table in isa/, and what its functions are given. */
+/* The interface of a kernel for CPUs, which the table in isa/ lists. */
 
 #ifndef TFPRUNE_KERNEL_H_
 #define TFPRUNE_KERNEL_H_
@@ -27,13 +27,5 @@ typedef struct {
   int64_t (*scratch_bytes)(const tfp_plan* plan, const tfp_call* call);
   void (*run)(const tfp_plan* plan, const tfp_call* call, tfp_range range, void* scratch);
 } tfp_kernel;
-
-#ifdef __cplusplus
-extern "C" {
-#endif
-extern const tfp_kernel tfp_reference, tfp_portable, tfp_avx2, tfp_avx512;
-#ifdef __cplusplus
-}
-#endif
 
 #endif

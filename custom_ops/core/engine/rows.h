@@ -1,4 +1,4 @@
-// sums[k] += weight * panel[offset]: the inner loops over the entries of output channels.
+// sums[k] += weight * panel[offset]: the inner loops over the nonzeros of output channels.
 //
 // Included by engine.h.
 
@@ -7,17 +7,17 @@
 
 namespace {
 
-// One entry: adds weight I of four, times its panel row, to P sums.
+// Adds weight I of four, times its panel row, to P sums.
 template <int P, int I>
-TFPRUNE_INLINE void entry(const char* panel, uint64_t offsets, int shift, Lanes::Four four,
-                          const float* weights, R* sums) {
+TFPRUNE_INLINE void multiply_add(const char* panel, uint64_t offsets, int shift, Lanes::Four four,
+                                 const float* weights, R* sums) {
   const uint64_t offset = (offsets >> (16 * I)) & 0xffff;
   const float* row = reinterpret_cast<const float*>(panel + (offset << shift));
   const R w = Lanes::lane<I>(four, weights);
   for (int j = 0; j < P; ++j) sums[j] = Lanes::fma(w, Lanes::load(row + j * L), sums[j]);
 }
 
-// Rows of `entries` = 4 n + Tail entries each. Several sets of sums hide the latency of the FMA.
+// Rows of 4 n + Tail nonzeros each. Several sets of sums hide the latency of the FMA.
 template <int P, int Tail>
 void rows_of(const tfp_plan& plan, const tfp_block& block, int n, int count, const int32_t* row,
              const uint16_t* offset, const float* weight, const Scratch& s, int shift) {
@@ -37,18 +37,18 @@ void rows_of(const tfp_plan& plan, const tfp_block& block, int n, int count, con
       uint64_t four;
       memcpy(&four, offset, 8);
       const Lanes::Four w = Lanes::four(weight);
-      entry<P, 0>(panel, four, shift, w, weight, sums[0]);
-      entry<P, 1>(panel, four, shift, w, weight, sums[1 % kSets]);
-      entry<P, 2>(panel, four, shift, w, weight, sums[2 % kSets]);
-      entry<P, 3>(panel, four, shift, w, weight, sums[3 % kSets]);
+      multiply_add<P, 0>(panel, four, shift, w, weight, sums[0]);
+      multiply_add<P, 1>(panel, four, shift, w, weight, sums[1 % kSets]);
+      multiply_add<P, 2>(panel, four, shift, w, weight, sums[2 % kSets]);
+      multiply_add<P, 3>(panel, four, shift, w, weight, sums[3 % kSets]);
     }
     if (Tail > 0) {
       uint64_t four;
       memcpy(&four, offset, 8);
       const Lanes::Four w = Lanes::four(weight);
-      entry<P, 0>(panel, four, shift, w, weight, sums[0]);
-      if (Tail > 1) entry<P, 1>(panel, four, shift, w, weight, sums[1 % kSets]);
-      if (Tail > 2) entry<P, 2>(panel, four, shift, w, weight, sums[2 % kSets]);
+      multiply_add<P, 0>(panel, four, shift, w, weight, sums[0]);
+      if (Tail > 1) multiply_add<P, 1>(panel, four, shift, w, weight, sums[1 % kSets]);
+      if (Tail > 2) multiply_add<P, 2>(panel, four, shift, w, weight, sums[2 % kSets]);
       offset += 4;
       weight += 4;
     }
@@ -66,22 +66,22 @@ void rows_of(const tfp_plan& plan, const tfp_block& block, int n, int count, con
 template <int P>
 void rows(const tfp_plan& plan, const tfp_block& block, const Scratch& s) {
   const int32_t* row = plan.row + block.row;
-  const uint16_t* offset = plan.offset + block.entry;
-  const float* weight = plan.weight + block.entry;
+  const uint16_t* offset = plan.offset + block.nonzero;
+  const float* weight = plan.weight + block.nonzero;
   const int shift = __builtin_ctzll(static_cast<uint64_t>(plan.vectors) * L * 4);
   for (int32_t i = 0; i < block.runs; ++i) {
     const tfp_run_of_rows& run = plan.run[block.run + i];
-    const int n = run.entries / 4;
-    const int64_t entries = int64_t{run.rows} * ((run.entries + 3) / 4 * 4);
-    switch (run.entries % 4) {
+    const int n = run.nonzeros / 4;
+    const int64_t padded_nonzeros = int64_t{run.rows} * ((run.nonzeros + 3) / 4 * 4);
+    switch (run.nonzeros % 4) {
       case 0: rows_of<P, 0>(plan, block, n, run.rows, row, offset, weight, s, shift); break;
       case 1: rows_of<P, 1>(plan, block, n, run.rows, row, offset, weight, s, shift); break;
       case 2: rows_of<P, 2>(plan, block, n, run.rows, row, offset, weight, s, shift); break;
       default: rows_of<P, 3>(plan, block, n, run.rows, row, offset, weight, s, shift);
     }
     row += run.rows;
-    offset += entries;
-    weight += entries;
+    offset += padded_nonzeros;
+    weight += padded_nonzeros;
   }
 }
 
@@ -89,8 +89,8 @@ void rows(const tfp_plan& plan, const tfp_block& block, const Scratch& s) {
 template <int P>
 void rows4(const tfp_plan& plan, const tfp_block& block, const Scratch& s) {
   const int32_t* row = plan.row + block.row;
-  const uint16_t* offset = plan.offset + block.entry;
-  const float* weight = plan.weight + 4 * block.entry;
+  const uint16_t* offset = plan.offset + block.nonzero;
+  const float* weight = plan.weight + 4 * block.nonzero;
   const int64_t pitch = int64_t{plan.vectors} * L;
   const float* bias = plan.bias + block.group * (plan.conv.out_channels / plan.conv.groups);
   for (int32_t i = 0; i < block.runs; ++i) {
@@ -101,7 +101,7 @@ void rows4(const tfp_plan& plan, const tfp_block& block, const Scratch& s) {
       for (int k = 0; k < 4; ++k)
         for (int j = 0; j < P; ++j)
           sums[k][j] = block.first ? Lanes::set1(bias[*row + k]) : Lanes::load(to + k * pitch + j * L);
-      for (int32_t e = 0; e < run.entries; ++e, ++offset, weight += 4) {
+      for (int32_t e = 0; e < run.nonzeros; ++e, ++offset, weight += 4) {
         const float* from = s.panel + *offset * pitch;
         R x[P];
         for (int j = 0; j < P; ++j) x[j] = Lanes::load(from + j * L);

@@ -1,4 +1,4 @@
-// The slow and obvious kernel: folds each row into a dense kernel of doubles, and convolves.
+// The reference, slow and obvious: folds each row into a dense kernel of doubles, and convolves.
 
 #include <cmath>
 #include <cstring>

@@ -33,16 +33,16 @@ struct Lanes {
   static R min(R high, R x) { return _mm256_min_ps(high, x); }
   using Mask = __m256i;
   static Mask mask(uint32_t bits) {
-    const __m256i places = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m256i lane_bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
     const __m256i all = _mm256_set1_epi32(static_cast<int>(bits));
-    return _mm256_cmpeq_epi32(_mm256_and_si256(all, places), places);
+    return _mm256_cmpeq_epi32(_mm256_and_si256(all, lane_bits), lane_bits);
   }
   static __m256i first(int n) { return mask((1u << n) - 1); }
   static R load_some(const float* p, int n) { return _mm256_maskload_ps(p, first(n)); }
   static void store_some(float* p, R x, int n) { _mm256_maskstore_ps(p, first(n), x); }
   static R keep(Mask m, R x) { return _mm256_and_ps(x, _mm256_castsi256_ps(m)); }
   static R load_kept(Mask m, const float* p) { return keep(m, loadu(p)); }
-  // Lane l of the result is lane l - N, or l + N, of the row that both registers make.
+  // Lane l of the result is lane l - N, or l + N, of the two registers side by side.
   template <int N>
   static R from_left(Mask m, R before, R x) {
     return keep(m, across<8 - N>(before, x));
@@ -71,7 +71,7 @@ struct Lanes {
   }
 
   // r[channel] = lanes of 8 pixels, from 8 pixels of 8 channels each.
-  static TFPRUNE_INLINE void load_turned(const float* const* source, int64_t at, R r[8]) {
+  static TFPRUNE_INLINE void load_transposed(const float* const* source, int64_t at, R r[8]) {
     for (int i = 0; i < 8; ++i) r[i] = loadu(source[i] + at);
     transpose(r);
   }

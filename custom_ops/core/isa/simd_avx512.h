@@ -37,7 +37,7 @@ struct Lanes {
   using Mask = __mmask16;
   static Mask mask(uint32_t bits) { return static_cast<Mask>(bits); }
   static R load_kept(Mask m, const float* p) { return _mm512_maskz_loadu_ps(m, p); }
-  // Lane l of the result is lane l - N, or l + N, of the row that both registers make.
+  // Lane l of the result is lane l - N, or l + N, of the two registers side by side.
   template <int N>
   static R from_left(Mask m, R before, R x) {
     return _mm512_castsi512_ps(_mm512_maskz_alignr_epi32(m, _mm512_castps_si512(x),
@@ -55,9 +55,9 @@ struct Lanes {
     return _mm512_permutexvar_ps(_mm512_set1_epi32(I), w);
   }
 
-  // r[channel] = lanes of 16 pixels, from 16 pixels of 16 channels each. Quarters are put together
-  // while they are loaded, which leaves half of the shuffles of transpose().
-  static TFPRUNE_INLINE void load_turned(const float* const* source, int64_t at, R r[16]) {
+  // r[channel] = lanes of 16 pixels, from 16 pixels of 16 channels each. Quarters are assembled
+  // while they are loaded, which saves half of the shuffles of transpose().
+  static TFPRUNE_INLINE void load_transposed(const float* const* source, int64_t at, R r[16]) {
     for (int quarter = 0; quarter < 4; ++quarter) {
       R t[4];
       for (int i = 0; i < 4; ++i) {

@@ -54,12 +54,12 @@ struct Lanes {
   static void store_some(float* p, R x, int n) { memcpy(p, &x, static_cast<size_t>(4 * n)); }
   using Mask = I;
   static Mask mask(uint32_t bits) {
-    const I places = {1, 2, 4, 8}, all = {0, 0, 0, 0};
-    return ((all + static_cast<int32_t>(bits)) & places) == places;
+    const I lane_bits = {1, 2, 4, 8}, all = {0, 0, 0, 0};
+    return ((all + static_cast<int32_t>(bits)) & lane_bits) == lane_bits;
   }
   static R keep(Mask m, R x) { return reinterpret_cast<R>(reinterpret_cast<I>(x) & m); }
   static R load_kept(Mask m, const float* p) { return keep(m, loadu(p)); }
-  // Lane l of the result is lane l - N, or l + N, of the row that both registers make.
+  // Lane l of the result is lane l - N, or l + N, of the two registers side by side.
   template <int N>
   static R from_left(Mask m, R before, R x) {
     return keep(m, TFPRUNE_SHUFFLE(before, x, 4 - N, 5 - N, 6 - N, 7 - N));
@@ -76,7 +76,7 @@ struct Lanes {
   }
 
   // r[channel] = lanes of 4 pixels, from 4 pixels of 4 channels each.
-  static TFPRUNE_INLINE void load_turned(const float* const* source, int64_t at, R r[4]) {
+  static TFPRUNE_INLINE void load_transposed(const float* const* source, int64_t at, R r[4]) {
     for (int i = 0; i < 4; ++i) r[i] = loadu(source[i] + at);
     transpose(r);
   }

@@ -1,4 +1,4 @@
-// The one table of kernels, which of them this CPU runs, and which is used.
+// The table of kernels, best first, which of them this CPU runs, and which is used.
 
 #include "core/isa/table.h"
 
@@ -55,8 +55,8 @@ extern "C" tfp_status tfp_select_kernel(const char* name) {
     chosen.store(kernel);
     return TFP_OK;
   }
-  std::string known;
-  for (const tfp_kernel* kernel : kTable) known += std::string(" ") + kernel->name;
-  return tfprune::fail(TFP_INVALID, "The kernel must be one of%s. Received: '%s'.", known.c_str(),
+  std::string names;
+  for (const tfp_kernel* kernel : kTable) names += std::string(" ") + kernel->name;
+  return tfprune::fail(TFP_INVALID, "The kernel must be one of%s. Received: '%s'.", names.c_str(),
                        name);
 }

@@ -13,7 +13,7 @@
 namespace tfprune {
 namespace {
 
-constexpr int64_t kMostWhole = 1 << 20;  // input channels that are listed one by one
+constexpr int64_t kMostWhole = 1 << 20;  // input channels that are listed singly
 constexpr double kFewTaps = 0.85;  // below this fraction, taps that no row reads are left out
 
 // Row u of the transform without its scale: whole numbers where that is exact, so that the
@@ -24,8 +24,8 @@ void basis_rows(int64_t n, bool dct, std::vector<float>* rows, std::vector<doubl
   for (int64_t u = 0; u < n; ++u) {
     for (int64_t p = 0; p < n; ++p) {
       const double norm = std::sqrt((u == 0 ? 1.0 : 2.0) / static_cast<double>(n));
-      const double entry = norm * std::cos(M_PI * (2 * p + 1) * u / (2.0 * n));
-      (*rows)[static_cast<size_t>(u * n + p)] = static_cast<float>(dct ? entry : u == p);
+      const double element = norm * std::cos(M_PI * (2 * p + 1) * u / (2.0 * n));
+      (*rows)[static_cast<size_t>(u * n + p)] = static_cast<float>(dct ? element : u == p);
     }
   }
   if (!dct || n != 3) return;
@@ -48,7 +48,7 @@ void choose_tile(const tfp_conv& c, int64_t count, int64_t pixels, int lanes, tf
     while (vectors > 1 && all <= vectors / 2) vectors /= 2;
   }
   int64_t block = std::max<int64_t>(panel / (vectors * lanes * 4 * taps), 1);
-  if (taps == 1) block = (block + lanes - 1) / lanes * lanes;  // turned by whole vectors
+  if (taps == 1) block = (block + lanes - 1) / lanes * lanes;  // transposed by whole vectors
   plan->vectors = static_cast<int32_t>(vectors);
   plan->block_channels = static_cast<int32_t>(std::min(block, channels));
 }
@@ -71,8 +71,8 @@ bool in_fours(const Packed& packed) {
 struct Filler {
   Packed* packed;
   std::vector<double> scale_h, scale_w;
-  std::vector<int64_t> next;            // per row of the group, its first entry that is not taken
-  std::vector<int64_t> taken;           // per row, entries in the block at hand
+  std::vector<int64_t> next;            // per row of the group, its first nonzero not packed yet
+  std::vector<int64_t> taken;           // per row, nonzeros in the block at hand
   std::vector<int32_t> order;
   size_t first = 0;  // block of the group at hand
 
@@ -94,15 +94,15 @@ void Filler::group(int64_t g) {
   packed->blocks.back().last = 1;
 }
 
-// The first channel of a group that has entries which are not taken, or one past its end.
+// The first channel of a group with nonzeros that are not packed yet, or the end of the group.
 int64_t Filler::next_channel(int64_t g) const {
   const tfp_conv& c = packed->plan.conv;
   const int64_t rows = c.out_channels / c.groups, taps = c.kernel_h * c.kernel_w;
-  int64_t found = c.in_channels / c.groups;
+  int64_t first_channel = c.in_channels / c.groups;
   for (int64_t k = 0; k < rows; ++k)
     if (next[k] < packed->split[g * rows + k + 1])
-      found = std::min(found, packed->column[next[k]] / taps);
-  return found;
+      first_channel = std::min(first_channel, packed->column[next[k]] / taps);
+  return first_channel;
 }
 
 void Filler::block(int64_t g, int64_t channel, int64_t channels) {
@@ -122,7 +122,7 @@ void Filler::block(int64_t g, int64_t channel, int64_t channels) {
   b.group = static_cast<int32_t>(g);
   b.run = static_cast<int64_t>(packed->runs.size());
   b.row = static_cast<int64_t>(packed->rows.size());
-  b.entry = static_cast<int64_t>(packed->offsets.size());
+  b.nonzero = static_cast<int64_t>(packed->offsets.size());
   b.used = static_cast<int64_t>(packed->used.size());
   packed->used.resize(packed->used.size() + static_cast<size_t>(channels), 0);
   rows(&b, g);
@@ -146,7 +146,7 @@ void Filler::rows(tfp_block* b, int64_t g) {
                    [this](int32_t i, int32_t j) { return taken[i] > taken[j]; });
   for (const int32_t k : order) {
     const int32_t count = static_cast<int32_t>(taken[k]);
-    if (packed->runs.size() == static_cast<size_t>(b->run) || packed->runs.back().entries != count)
+    if (packed->runs.size() == static_cast<size_t>(b->run) || packed->runs.back().nonzeros != count)
       packed->runs.push_back({count, 0});
     packed->runs.back().rows += 1;
     packed->rows.push_back(k);
@@ -169,7 +169,7 @@ void Filler::rows(tfp_block* b, int64_t g) {
   b->runs = static_cast<int32_t>(packed->runs.size() - b->run);
 }
 
-// Whether every row holds all entries of an input channel or none.
+// Whether every row holds all weights of an input channel or none.
 bool is_whole(const Packed& packed) {
   const tfp_conv& c = packed.plan.conv;
   const int64_t taps = c.kernel_h * c.kernel_w;
@@ -185,7 +185,7 @@ bool is_whole(const Packed& packed) {
   return true;
 }
 
-// Entries of whole kernels to those of their spatial twins, as many and in the same places.
+// Coefficients of whole kernels to spatial weights, as many and with the same columns.
 void to_spatial(Packed* packed) {
   tfp_conv& c = packed->plan.conv;
   if (c.basis == TFP_SPATIAL) return;
@@ -194,18 +194,18 @@ void to_spatial(Packed* packed) {
   std::vector<double> scale_h, scale_w;
   basis_rows(kh, true, &vertical, &scale_h);
   basis_rows(kw, true, &horizontal, &scale_w);
-  std::vector<double> wave(static_cast<size_t>(taps * taps));  // [frequency][tap]
+  std::vector<double> basis(static_cast<size_t>(taps * taps));  // [frequency][tap]
   for (int64_t u = 0; u < kh; ++u)
     for (int64_t v = 0; v < kw; ++v)
       for (int64_t tap = 0; tap < taps; ++tap)
-        wave[(u * kw + v) * taps + tap] = scale_h[u] * vertical[u * kh + tap / kw] * scale_w[v] *
+        basis[(u * kw + v) * taps + tap] = scale_h[u] * vertical[u * kh + tap / kw] * scale_w[v] *
                                           horizontal[v * kw + tap % kw];
   std::vector<double> spatial(static_cast<size_t>(taps));
   for (size_t e = 0; e < packed->value.size(); e += static_cast<size_t>(taps)) {
     std::fill(spatial.begin(), spatial.end(), 0.0);
     for (int64_t f = 0; f < taps; ++f)
       for (int64_t tap = 0; tap < taps; ++tap)
-        spatial[tap] += packed->value[e + f] * wave[f * taps + tap];
+        spatial[tap] += packed->value[e + f] * basis[f * taps + tap];
     for (int64_t tap = 0; tap < taps; ++tap)
       packed->value[e + tap] = static_cast<float>(spatial[tap]);
   }
@@ -231,9 +231,9 @@ void fill_whole(Packed* packed) {
   packed->kernel_weight.resize(static_cast<size_t>(start.back() * taps));
   for (int64_t k = 0; k < c.out_channels; ++k) {
     for (int64_t e = packed->split[k]; e < packed->split[k + 1]; e += taps) {
-      const int64_t place = next[channel_of(k, e)]++;
-      packed->kernel_row[place] = static_cast<int32_t>(k % rows);
-      std::copy_n(packed->value.begin() + e, taps, packed->kernel_weight.begin() + place * taps);
+      const int64_t index = next[channel_of(k, e)]++;
+      packed->kernel_row[index] = static_cast<int32_t>(k % rows);
+      std::copy_n(packed->value.begin() + e, taps, packed->kernel_weight.begin() + index * taps);
     }
   }
 }
@@ -281,30 +281,30 @@ extern "C" tfp_status tfp_pack(const tfp_conv* conv, const float* values, int64_
                                const float* bias, int64_t bias_count, int64_t pixels,
                                tfp_packed** packed) {
   using tfprune::fail;
-  if (packed == nullptr) return fail(TFP_INVALID, "A place for the result must be given.");
+  if (packed == nullptr) return fail(TFP_INVALID, "`packed` must be given. Received: null.");
   *packed = nullptr;
   tfp_status status = tfprune::check_conv(conv);
   if (status != TFP_OK) return status;
-  status = tfprune::check_entries(*conv, values, value_count, columns, column_count, row_splits,
+  status = tfprune::check_csr(*conv, values, value_count, columns, column_count, row_splits,
                                   row_split_count, bias, bias_count);
   if (status != TFP_OK) return status;
   try {
-    auto made = std::make_unique<tfp_packed>();
-    made->plan.conv = *conv;
-    made->kernel = tfprune::selected_kernel();
-    made->value.assign(values, values + value_count);
-    made->column.assign(columns, columns + column_count);
-    made->split.assign(row_splits, row_splits + row_split_count);
-    made->bias.assign(static_cast<size_t>(conv->out_channels), 0.0f);
-    if (bias != nullptr) std::copy(bias, bias + bias_count, made->bias.begin());
-    if (tfprune::is_whole(*made)) {
-      tfprune::to_spatial(made.get());
-      tfprune::fill_whole(made.get());
+    auto result = std::make_unique<tfp_packed>();
+    result->plan.conv = *conv;
+    result->kernel = tfprune::selected_kernel();
+    result->value.assign(values, values + value_count);
+    result->column.assign(columns, columns + column_count);
+    result->split.assign(row_splits, row_splits + row_split_count);
+    result->bias.assign(static_cast<size_t>(conv->out_channels), 0.0f);
+    if (bias != nullptr) std::copy(bias, bias + bias_count, result->bias.begin());
+    if (tfprune::is_whole(*result)) {
+      tfprune::to_spatial(result.get());
+      tfprune::fill_whole(result.get());
     }
-    made->plan.together = tfprune::in_fours(*made) ? 4 : 1;
-    tfprune::choose_tile(*conv, value_count, pixels, made->kernel->lanes, &made->plan);
-    tfprune::fill(made.get());
-    *packed = made.release();
+    result->plan.together = tfprune::in_fours(*result) ? 4 : 1;
+    tfprune::choose_tile(*conv, value_count, pixels, result->kernel->lanes, &result->plan);
+    tfprune::fill(result.get());
+    *packed = result.release();
   } catch (const std::bad_alloc&) {
     return fail(TFP_NO_MEMORY, "There is not enough memory for the packed weights.");
   }

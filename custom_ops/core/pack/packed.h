@@ -1,4 +1,4 @@
-// What owns a plan's memory.
+// Owns what a plan points to.
 
 #ifndef TFPRUNE_PACKED_H_
 #define TFPRUNE_PACKED_H_

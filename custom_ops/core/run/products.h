@@ -1,5 +1,5 @@
-// A small sparse matrix times one vector: its entries one by one cost less than the panels of the
-// kernels, which are made for many pixels.
+// A small sparse matrix times a single vector, nonzero by nonzero: panels are for many pixels and would
+// cost more.
 
 #ifndef TFPRUNE_PRODUCTS_H_
 #define TFPRUNE_PRODUCTS_H_
@@ -8,7 +8,7 @@
 
 namespace tfprune {
 
-// Whether a call is that: a kernel of one tap on an image of one pixel.
+// Whether a call is such a product: a kernel of one tap on an image of one pixel.
 bool is_product(const tfp_plan& plan, const tfp_call& call);
 
 // y[k] = act(bias[k] + row k . x[the channels of k's group]), for such a call.

@@ -6,6 +6,7 @@
 #include <new>
 
 #include "core/api/checks.h"
+#include "core/isa/table.h"
 #include "core/pack/packed.h"
 #include "core/run/products.h"
 #include "core/run/threads.h"
@@ -44,12 +45,12 @@ struct Work {
   // borders, and small ones at last, as a thread that slept comes late.
   int64_t piece(int64_t left) const {
     if (threads == 1) return left;
-    const int64_t wanted = std::max(left / (2 * threads), least);
-    return std::min((wanted + step - 1) / step * step, left);
+    const int64_t share = std::max(left / (2 * threads), least);
+    return std::min((share + step - 1) / step * step, left);
   }
 };
 
-bool part(void* context) {
+bool run_piece(void* context) {
   Work* work = static_cast<Work*>(context);
   thread_local Memory memory;
   int64_t begin = work->next.load(), end = 0;
@@ -73,12 +74,12 @@ int64_t cost_of_vector(const tfp_packed& packed) {
          c.in_channels * (3 * c.kernel_h * c.kernel_w + 2) + 2 * c.out_channels;
 }
 
-// Pieces are whole tiles, or vectors where there are few tiles, and worth waking a thread.
+// Pieces are whole tiles, or vectors where there are few tiles, with enough work to wake a thread for.
 void share(int64_t lanes, Work* work) {
-  constexpr int64_t kWorthAThread = 50000;
+  constexpr int64_t kWorkOfAThread = 50000;
   const int64_t cost = cost_of_vector(*work->packed), vectors = (work->pixels + lanes - 1) / lanes;
   const int64_t tile = work->packed->plan.vectors, tiles = (vectors + tile - 1) / tile;
-  const int64_t least = std::min((kWorthAThread + cost - 1) / cost, vectors);
+  const int64_t least = std::min((kWorkOfAThread + cost - 1) / cost, vectors);
   work->step = (tiles < work->threads ? 1 : tile) * lanes;
   work->least = least * lanes;
   const int64_t pieces = (vectors + least - 1) / least;
@@ -108,7 +109,7 @@ extern "C" tfp_status tfp_run(const tfp_packed* packed, int64_t batch, int64_t h
   }
   work.threads = threads;
   share(packed->kernel->lanes, &work);
-  tfprune::parallel(work.threads, part, &work);
+  tfprune::parallel(work.threads, run_piece, &work);
   if (work.starved.load()) return fail(TFP_NO_MEMORY, "There is not enough memory to work in.");
   return TFP_OK;
 }

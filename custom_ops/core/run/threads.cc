@@ -37,7 +37,7 @@ class Pool {
     for (int32_t i = 0; i < helpers; ++i) wake_.notify_one();
     job->work();
     std::unique_lock<std::mutex> lock(mutex_);
-    job_ = nullptr;  // who has not started yet need not
+    job_ = nullptr;  // workers that have not started stay asleep
     done_.wait(lock, [this] { return busy_ == 0; });
     return true;
   }
@@ -75,17 +75,17 @@ class Pool {
   int32_t workers_ = 0, seats_ = 0, busy_ = 0;
 };
 
-// Never freed, as workers outlive static destructors; made anew in a forked child, which has none
+// Never freed, as workers outlive static destructors; created anew in a forked child, which has none
 // of the parent's threads.
 std::atomic<Pool*> the_pool{nullptr};
 
 Pool* pool() {
-  static const bool made = [] {
+  static const bool created = [] {
     the_pool.store(new Pool);
     pthread_atfork(nullptr, nullptr, [] { the_pool.store(new Pool); });
     return true;
   }();
-  (void)made;
+  (void)created;
   return the_pool.load();
 }
 
