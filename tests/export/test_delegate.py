@@ -244,23 +244,6 @@ def test_a_bank_with_a_filter_twice_stays():
     assert hold(file.to_bytes(), (1, 8, 8, 24)) == 1
 
 
-@built
-@pytest.mark.parametrize("channel", [0, 100, 215])
-def test_filters_with_a_bias_stay(channel):
-    """The convolution in one piece has nowhere to add it: a delegate that drops it is wrong."""
-    file = conv_file()
-    op = the_op(file, "DEPTHWISE_CONV_2D")
-    tensor = file.graphs[0].tensors[int(op.inputs[2])]
-    bias = np.zeros(24 * 9, np.float32)
-    assert list(tensor.shape) == [len(bias)]
-    bias[channel] = 3.0
-    buffer = file.schema.BufferT()
-    buffer.data = bias.view(np.uint8)
-    tensor.buffer = len(file.model.buffers)
-    file.model.buffers.append(buffer)
-    assert hold(file.to_bytes(), (1, 8, 8, 24), (2, 8, 8, 24)) == 1  # the 1x1 alone
-
-
 DAMAGE = {
     "index past the row": lambda rows: rows.indices.__setitem__(0, rows.columns),
     "index far away": lambda rows: rows.indices.__setitem__(-1, 2**31 - 1),

@@ -30,6 +30,17 @@ def spatial_file(storage="float32"):
     return FlatFile(written(zeros(keras.Sequential(layers), dct=False), storage))
 
 
+@pytest.mark.parametrize("channel", [0, 100, 215])
+def test_filters_with_a_bias_stay(channel):
+    """The convolution in one piece has nowhere to add it: a delegate that drops it is wrong."""
+    file = conv_file()
+    bias = np.zeros(24 * 9, np.float32)
+    bias[channel] = 3.0
+    op = the_op(file, "DEPTHWISE_CONV_2D")
+    op.inputs = np.array([*op.inputs[:2], file.add_constant(file.graphs[0], [216], bias)], np.int32)
+    assert hold(file.to_bytes(), (1, 8, 8, 24), (2, 8, 8, 24)) == 1  # the 1x1 alone
+
+
 def test_filters_with_an_activation_stay():
     file = conv_file()
     options = the_op(file, "DEPTHWISE_CONV_2D").builtinOptions

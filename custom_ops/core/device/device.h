@@ -27,18 +27,20 @@ typedef struct {
   /* Whether this process can use the device now. The others are called only where it can. */
   int32_t (*available)(void);
 
-  /* Makes what `run` reads and hands it out in *device_plan, which is the caller's until `release`.
-     `plan` lies in the host's memory and may be gone after the call. Its conv, bias and the CSR matrix
-     (value, column, split, with split[out_channels] nonzeros) say all of the convolution; what else it
-     holds is laid out for the CPU's kernels. TFP_NO_MEMORY where the device has too little; then
-     nothing is left behind and *device_plan stays as it was. */
+  /* Copies to the device what `run` reads, and sets *device_plan, which the caller owns until
+     `release`. `plan` is the host's and is freed after the call. Its conv, bias and CSR matrix (value,
+     column, split, with split[out_channels] nonzeros) are the whole convolution; the rest is laid out
+     for CPUs. On failure, TFP_NO_MEMORY where the device has too little, nothing is left behind and
+     *device_plan is not read. */
   tfp_status (*upload)(const tfp_plan* plan, void** device_plan);
+  /* Called once for each upload, when no stream uses it any more. */
   void (*release)(void* device_plan);
 
   /* Queues a whole call on `stream`, the device's own handle (of CUDA a cudaStream_t; null: the default
      one), and may return before it is done: errors that come up later are those of the stream. call->x
-     and call->y are the caller's device memory, contiguous, not overlapping, aligned as float; a kernel
-     that loads wider vectors has to look at the addresses itself. There is at least one pixel. */
+     and call->y are the caller's device memory, contiguous, not overlapping, aligned to 4 bytes; a
+     kernel that loads wider vectors has to check the addresses itself. There is at least one output
+     pixel. */
   tfp_status (*run)(const void* device_plan, const tfp_call* call, void* stream);
 } tfp_device_kernel;
 
