@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -56,6 +58,17 @@ def test_dilated_convolutions_stay(axis):
     assert hold(file.to_bytes(), (1, 10, 10, 24)) == 0
 
 
+def test_convolutions_of_an_unknown_padding_stay():
+    """The runtime may refuse them."""
+    from ai_edge_litert import interpreter as litert
+
+    file, loaded = spatial_file(), delegate.load_delegate()
+    the_op(file, "CONV_2D").builtinOptions.padding = 7
+    with contextlib.suppress(ValueError, RuntimeError):
+        litert.Interpreter(model_content=file.to_bytes(), experimental_delegates=[loaded])
+    assert delegate.claimed(loaded) == 0
+
+
 def test_weights_whose_zero_is_another_number_stay():
     file = spatial_file("int8")
     assert hold(file.to_bytes(), (1, 10, 10, 24)) == 1
@@ -64,6 +77,18 @@ def test_weights_whose_zero_is_another_number_stay():
             count = len(tensor.quantization.scale)
             tensor.quantization.zeroPoint = np.full(count, 3, np.int64)
     assert hold(file.to_bytes(), (1, 10, 10, 24)) == 0
+
+
+@pytest.mark.parametrize(("axis", "count"), [(0, 40), (3, 24)])
+def test_scales_of_channels(axis, count):
+    file = spatial_file("int8")
+    scales = np.random.default_rng(0).uniform(0.5, 2, count).astype(np.float32) / 100
+    for tensor in file.graphs[0].tensors:
+        if tensor.type == file.schema.TensorType.INT8:
+            tensor.quantization.scale = scales
+            tensor.quantization.zeroPoint = np.zeros(count, np.int64)
+            tensor.quantization.quantizedDimension = axis
+    assert hold(file.to_bytes(), (1, 10, 10, 24)) == 1
 
 
 def test_unpacked_weights_that_are_an_output_keep_their_size():
