@@ -36,8 +36,8 @@ FRAMEWORK = "libtensorflow_framework.so.2"
 
 
 def sources(folders: tuple[str, ...]) -> list[str]:
-    """All C and C++ files of the folders; none where the last one has none."""
-    found = [[p for p in Path("custom_ops", d).glob("*") if p.suffix in SUFFIXES] for d in folders]
+    """All C and C++ files in and below the folders; none where the last one has none."""
+    found = [[p for p in Path("custom_ops", d).rglob("*") if p.suffix in SUFFIXES] for d in folders]
     return sorted(str(p) for part in found for p in part) if found[-1] else []
 
 

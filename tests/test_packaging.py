@@ -78,7 +78,7 @@ def add_kernels(root: Path, broken: bool = False) -> None:
     """Put in kernels: one plain, one compiled for AVX2, one that calls TensorFlow's C API, and one
     of the delegate."""
     core, op, lite = (root / "custom_ops" / name for name in ("core", "tf", "tflite"))
-    for folder in (core, op, lite):
+    for folder in (core / "isa", op, lite):
         folder.mkdir(parents=True)
     (root / "tfprune" / "ops").mkdir(exist_ok=True)
     (root / "tfprune" / "ops" / "__init__.py").touch()
@@ -86,7 +86,7 @@ def add_kernels(root: Path, broken: bool = False) -> None:
     (core / "add.cc").write_text(
         '#include "core/add.h"\nint probe_add(int a, int b) { return a + b; }\n'
     )
-    (core / "add_avx2.cc").write_text(
+    (core / "isa" / "add_avx2.cc").write_text(
         '#ifdef __AVX2__\nextern "C" int probe_isa() { return 2; }\n'
         '#else\nextern "C" int probe_isa() { return 0; }\n#endif\n'
     )

@@ -1,15 +1,18 @@
-// Holds every kernel that runs here against the reference kernel, without Python:
+// Holds every kernel that runs here, and the test device "host" where it is linked in, against the
+// reference kernel, without Python:
 //   compare CASES [SEED]
 
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <random>
 #include <string>
 #include <vector>
 
-#include "core/sparse_conv.h"
+#include "core/api/sparse_conv.h"
+#include "core/device/device.h"
 
 namespace {
 
@@ -64,25 +67,61 @@ Case draw(std::mt19937_64* random) {
   return c;
 }
 
-std::vector<float> run(const Case& c, const char* kernel, int32_t threads) {
+void require(tfp_status status, const char* kernel) {
+  if (status == TFP_OK) return;
+  std::fprintf(stderr, "%s: %s\n", kernel, tfp_last_error());
+  std::exit(1);
+}
+
+tfp_packed* pack(const Case& c, const char* kernel) {
   tfp_packed* packed = nullptr;
-  int64_t out_h = 0, out_w = 0;
   const int64_t count = static_cast<int64_t>(c.values.size());
-  if (tfp_select_kernel(kernel) != TFP_OK ||
-      tfp_output_size(&c.conv, c.h, c.w, &out_h, &out_w) != TFP_OK ||
-      tfp_pack(&c.conv, c.values.data(), count, c.columns.data(), count, c.splits.data(),
-               static_cast<int64_t>(c.splits.size()), c.bias.data(), c.conv.out_channels, 0,
-               &packed) != TFP_OK) {
-    std::fprintf(stderr, "%s: %s\n", kernel, tfp_last_error());
-    std::exit(1);
-  }
-  std::vector<float> y(static_cast<size_t>(c.batch * out_h * out_w * c.conv.out_channels), NAN);
-  if (tfp_run(packed, c.batch, c.h, c.w, c.x.data(), y.data(), threads) != TFP_OK) {
-    std::fprintf(stderr, "%s: %s\n", kernel, tfp_last_error());
-    std::exit(1);
-  }
+  require(tfp_select_kernel(kernel), kernel);
+  require(tfp_pack(&c.conv, c.values.data(), count, c.columns.data(), count, c.splits.data(),
+                   static_cast<int64_t>(c.splits.size()), c.bias.data(), c.conv.out_channels, 0,
+                   &packed),
+          kernel);
+  return packed;
+}
+
+std::vector<float> output_of(const Case& c) {
+  int64_t out_h = 0, out_w = 0;
+  require(tfp_output_size(&c.conv, c.h, c.w, &out_h, &out_w), "sizes");
+  return std::vector<float>(static_cast<size_t>(c.batch * out_h * out_w * c.conv.out_channels), NAN);
+}
+
+std::vector<float> run(const Case& c, const char* kernel, int32_t threads) {
+  tfp_packed* packed = pack(c, kernel);
+  std::vector<float> y = output_of(c);
+  require(tfp_run(packed, c.batch, c.h, c.w, c.x.data(), y.data(), threads), kernel);
   tfp_free(packed);
   return y;
+}
+
+// On a device whose memory is the host's, as that of host_device.cc.
+std::vector<float> run_on_device(const Case& c, const char* device) {
+  tfp_packed* packed = pack(c, nullptr);
+  tfp_uploaded* uploaded = nullptr;
+  require(tfp_upload(device, packed, &uploaded), device);
+  tfp_free(packed);  // which the upload must not need
+  std::vector<float> y = output_of(c);
+  require(tfp_run_on_device(uploaded, c.batch, c.h, c.w, c.x.data(), y.data(), nullptr), device);
+  tfp_release_upload(uploaded);
+  return y;
+}
+
+// Whether the values differ by at most 1e-5 of the largest expected one.
+bool agree(int case_index, const char* kernel, const std::vector<float>& values,
+           const std::vector<float>& expected) {
+  float scale = 1e-3f;
+  for (const float value : expected) scale = std::fmax(scale, std::fabs(value));
+  for (size_t j = 0; j < values.size(); ++j) {
+    if (std::fabs(values[j] - expected[j]) <= 1e-5f * scale) continue;
+    std::fprintf(stderr, "case %d, kernel %s, element %zu: %g instead of %g\n", case_index, kernel, j,
+                 values[j], expected[j]);
+    return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -94,18 +133,17 @@ int main(int argc, char** argv) {
   for (int i = 0; i < cases; ++i) {
     const Case c = draw(&random);
     const std::vector<float> expected = run(c, "reference", 1);
-    float scale = 1e-3f;
-    for (const float value : expected) scale = std::fmax(scale, std::fabs(value));
     for (int32_t k = 0; tfp_kernel_name(k) != nullptr; ++k) {
+      const char* name = tfp_kernel_name(k);
       if (!tfp_kernel_runs(k)) continue;
-      const std::vector<float> found = run(c, tfp_kernel_name(k), 1 + i % 3);
-      for (size_t j = 0; j < found.size(); ++j) {
-        if (std::fabs(found[j] - expected[j]) <= 1e-5f * scale) continue;
-        std::fprintf(stderr, "case %d, kernel %s, entry %zu: %g instead of %g\n", i,
-                     tfp_kernel_name(k), j, found[j], expected[j]);
-        return 1;
-      }
-      if (i == 0) names += std::string(" ") + tfp_kernel_name(k);
+      if (!agree(i, name, run(c, name, 1 + i % 3), expected)) return 1;
+      if (i == 0) names += std::string(" ") + name;
+    }
+    for (int32_t k = 0; tfp_device_kernel_name(k) != nullptr; ++k) {
+      const char* name = tfp_device_kernel_name(k);
+      if (!tfp_device_kernel_runs(k) || std::strcmp(name, "host") != 0) continue;
+      if (!agree(i, name, run_on_device(c, name), expected)) return 1;
+      if (i == 0) names += std::string(" ") + name;
     }
   }
   std::printf("%d cases agree:%s\n", cases, names.c_str());

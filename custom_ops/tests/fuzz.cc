@@ -3,7 +3,7 @@
 //   fuzz SECONDS [SEED]
 //
 // An input chooses the kernel, threads and image; then either a blob follows as it is, but for its
-// mark and version, or entries are made of the bytes, valid and nearly valid ones.
+// mark and version, or CSR weights are made of the bytes, valid and nearly valid ones.
 
 #include <cstdint>
 #include <cstdio>
@@ -11,8 +11,8 @@
 #include <cstring>
 #include <vector>
 
-#include "core/blob.h"
-#include "core/sparse_conv.h"
+#include "core/api/blob.h"
+#include "core/api/sparse_conv.h"
 
 namespace {
 
@@ -21,19 +21,19 @@ constexpr int64_t kMostFloats = 1 << 16;  // of an input or output; larger ones 
 struct Bytes {
   const uint8_t* at;
   size_t left;
-  uint8_t one() { return left == 0 ? 0 : (--left, *at++); }
-  int64_t below(int64_t bound) { return one() % bound; }
+  uint8_t next() { return left == 0 ? 0 : (--left, *at++); }
+  int64_t below(int64_t bound) { return next() % bound; }
   // Mostly small; now and then anything.
-  int64_t number(int64_t bound) {
-    if (one() < 250) return below(bound);
+  int64_t integer(int64_t bound) {
+    if (next() < 250) return below(bound);
     int64_t value = 0;
-    for (int i = 0; i < 8; ++i) value = static_cast<int64_t>(static_cast<uint64_t>(value) << 8 | one());
+    for (int i = 0; i < 8; ++i) value = static_cast<int64_t>(static_cast<uint64_t>(value) << 8 | next());
     return value;
   }
 };
 
 void run(tfp_packed* packed, const tfp_conv& conv, Bytes* bytes) {
-  const int64_t batch = bytes->number(3), h = bytes->number(20), w = bytes->number(20);
+  const int64_t batch = bytes->integer(3), h = bytes->integer(20), w = bytes->integer(20);
   const int32_t threads = static_cast<int32_t>(1 + bytes->below(3));
   int64_t out_h = 0, out_w = 0;
   if (tfp_output_size(&conv, h, w, &out_h, &out_w) != TFP_OK) return;
@@ -45,7 +45,7 @@ void run(tfp_packed* packed, const tfp_conv& conv, Bytes* bytes) {
   }
   // Exact sizes on the heap, so that a step outside is seen.
   std::vector<float> x(static_cast<size_t>(in)), y(static_cast<size_t>(out));
-  for (float& value : x) value = static_cast<float>(bytes->one()) - 100.0f;
+  for (float& value : x) value = static_cast<float>(bytes->next()) - 100.0f;
   tfp_run(packed, batch, h, w, x.data(), y.data(), threads);
 }
 
@@ -61,35 +61,35 @@ void from_blob(Bytes* bytes) {
   tfp_free(packed);
 }
 
-void from_entries(Bytes* bytes) {
+void from_csr(Bytes* bytes) {
   tfp_conv conv{};
   const int64_t fits = 1 + bytes->below(3);
-  conv.groups = bytes->below(32) != 0 ? fits : bytes->number(3);
-  conv.in_channels = bytes->below(32) != 0 ? fits * (1 + bytes->below(40)) : bytes->number(99);
+  conv.groups = bytes->below(32) != 0 ? fits : bytes->integer(3);
+  conv.in_channels = bytes->below(32) != 0 ? fits * (1 + bytes->below(40)) : bytes->integer(99);
   conv.out_channels = fits * (1 + bytes->below(40));
   int64_t* const fields[] = {&conv.kernel_h,   &conv.kernel_w,   &conv.stride_h, &conv.stride_w,
                              &conv.dilation_h, &conv.dilation_w, &conv.pad_top,  &conv.pad_bottom,
                              &conv.pad_left,   &conv.pad_right};
   const bool same = bytes->below(2) != 0;
   for (int i = 0; i < 10; ++i) *fields[i] = i < 2 ? 1 + bytes->below(5) : i < 6 ? 1 : 0;
-  if (bytes->below(32) == 0) *fields[bytes->below(2)] = bytes->number(99);
+  if (bytes->below(32) == 0) *fields[bytes->below(2)] = bytes->integer(99);
   if (same) {
     conv.kernel_w = conv.kernel_h;
     conv.pad_top = conv.pad_bottom = conv.pad_left = conv.pad_right = conv.kernel_h / 2;
   } else {
-    for (int i = 2; i < 10; ++i) *fields[i] = bytes->number(4);
+    for (int i = 2; i < 10; ++i) *fields[i] = bytes->integer(4);
   }
-  conv.basis = static_cast<int32_t>(bytes->number(2));
-  conv.activation = static_cast<int32_t>(bytes->number(3));
+  conv.basis = static_cast<int32_t>(bytes->integer(2));
+  conv.activation = static_cast<int32_t>(bytes->integer(3));
   const bool whole = bytes->below(4) == 0, fours = bytes->below(4) == 0;
   const int64_t density = bytes->below(256);
-  const bool small = conv.kernel_h > 0 && conv.kernel_h < 12 && conv.kernel_w > 0 &&
-                     conv.kernel_w < 12 && conv.in_channels > 0 && conv.in_channels < 200;
+  const bool small = conv.kernel_h > 0 && conv.kernel_h <= TFP_MOST_KERNEL && conv.kernel_w > 0 &&
+                     conv.kernel_w <= TFP_MOST_KERNEL && conv.in_channels > 0 && conv.in_channels < 200;
   const int64_t taps = small ? conv.kernel_h * conv.kernel_w : 1;
   const int64_t columns = small ? conv.in_channels / fits * taps : 50;
   std::vector<int32_t> column;
   std::vector<int64_t> splits{0};
-  uint32_t state = 1 + bytes->one();
+  uint32_t state = 1 + bytes->next();
   for (int64_t k = 0; k < conv.out_channels; ++k) {
     uint32_t row = fours ? static_cast<uint32_t>(k / 4) * 977 + 13 : state;
     for (int64_t e = 0; e < columns; ++e) {
@@ -100,8 +100,8 @@ void from_entries(Bytes* bytes) {
     splits.push_back(static_cast<int64_t>(column.size()));
   }
   for (int64_t wrong = bytes->below(8) == 0 ? 1 : 0; wrong > 0; --wrong) {
-    if (!column.empty()) column[bytes->below(256) % column.size()] = static_cast<int32_t>(bytes->number(99));
-    splits[bytes->below(256) % splits.size()] = bytes->number(99);
+    if (!column.empty()) column[bytes->below(256) % column.size()] = static_cast<int32_t>(bytes->integer(99));
+    splits[bytes->below(256) % splits.size()] = bytes->integer(99);
   }
   std::vector<float> values(column.size(), 0.5f), bias(static_cast<size_t>(conv.out_channels), 1.0f);
   tfp_packed* packed = nullptr;
@@ -123,7 +123,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (bytes.below(4) == 0)
     from_blob(&bytes);
   else
-    from_entries(&bytes);
+    from_csr(&bytes);
   return 0;
 }
 

@@ -1,15 +1,12 @@
 """Builds tests/fuzz.cc with sanitizers, by clang's libFuzzer or else g++, and runs it."""
 
-import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
-HERE = Path(__file__).resolve().parents[1]
-OUT = HERE.parent / "build" / "fuzz"
-ISA_LINES = (HERE / "isa_flags.txt").read_text().splitlines()
-ISA = {name: flags for name, *flags in map(str.split, ISA_LINES)}
+from programs import ROOT, TESTS, compiled, core, linked
+
+OUT = ROOT.parent / "build" / "fuzz"
 SANITIZERS = "address,undefined"
 
 
@@ -23,21 +20,12 @@ def main() -> int:
         return 2
     OUT.mkdir(parents=True, exist_ok=True)
     if clang:
-        compiled, linked = [f"-fsanitize=fuzzer-no-link,{SANITIZERS}"], f"fuzzer,{SANITIZERS}"
+        options, sanitize = [f"-fsanitize=fuzzer-no-link,{SANITIZERS}"], f"fuzzer,{SANITIZERS}"
     else:
-        compiled, linked = [f"-fsanitize={SANITIZERS}", "-DTFPRUNE_OWN_MAIN"], SANITIZERS
-    x86 = os.uname().machine in ("x86_64", "AMD64")
-    objects = []
-    for source in [*sorted((HERE / "core").glob("*.cc")), HERE / "tests" / "fuzz.cc"]:
-        flags = ISA.get(source.stem.rpartition("_")[2], []) if x86 else []
-        objects.append(str(OUT / f"{source.stem}.o"))
-        common = ["-std=c++17", "-O1", "-g", "-fno-sanitize-recover=all", "-pthread", f"-I{HERE}"]
-        command = [compiler, *common, *compiled, *flags, "-c", str(source), "-o", objects[-1]]
-        subprocess.run(command, check=True)
-    program = str(OUT / "fuzz")
-    subprocess.run(
-        [compiler, f"-fsanitize={linked}", "-pthread", *objects, "-o", program], check=True
-    )
+        options, sanitize = [f"-fsanitize={SANITIZERS}", "-DTFPRUNE_OWN_MAIN"], SANITIZERS
+    options += ["-O1", "-g", "-fno-sanitize-recover=all"]
+    objects = compiled(compiler, [*core(), TESTS / "fuzz.cc"], OUT, options)
+    program = linked(compiler, objects.values(), OUT / "fuzz", f"-fsanitize={sanitize}")
     if not clang:
         return subprocess.run([program, seconds], cwd=OUT).returncode
     (OUT / "corpus").mkdir(exist_ok=True)

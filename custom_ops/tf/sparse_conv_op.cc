@@ -8,8 +8,8 @@
 #include <mutex>
 #include <vector>
 
-#include "core/blob.h"
-#include "core/sparse_conv.h"
+#include "core/api/blob.h"
+#include "core/api/sparse_conv.h"
 #include "tf/c_api.h"
 
 namespace {
@@ -25,9 +25,9 @@ struct Status {
     TF_SetStatus(status, TF_INVALID_ARGUMENT, message);
     return false;
   }
-  bool from(tfp_status found) {
-    if (found == TFP_OK) return true;
-    const TF_Code code = found == TFP_NO_MEMORY ? TF_RESOURCE_EXHAUSTED : TF_INVALID_ARGUMENT;
+  bool from(tfp_status result) {
+    if (result == TFP_OK) return true;
+    const TF_Code code = result == TFP_NO_MEMORY ? TF_RESOURCE_EXHAUSTED : TF_INVALID_ARGUMENT;
     TF_SetStatus(status, code, tfp_last_error());
     return false;
   }
@@ -51,14 +51,14 @@ struct Tensor {
   }
 };
 
-struct Freed {
+struct Deleter {
   void operator()(tfp_packed* packed) const { tfp_free(packed); }
 };
 using Shared = std::shared_ptr<tfp_packed>;
 
-int32_t threads_of(int64_t asked) {
+int32_t threads_of(int64_t requested) {
   const int64_t most = all_threads.load();
-  return static_cast<int32_t>(asked > 0 && asked < most ? asked : most);
+  return static_cast<int32_t>(requested > 0 && requested < most ? requested : most);
 }
 
 // Runs packed weights on input 0 into output 0.
@@ -94,18 +94,18 @@ int64_t pixels_of(const tfp_conv& conv, const Tensor& x) {
   return tfp_output_size(&conv, x.size(1), x.size(2), &h, &w) == TFP_OK ? x.size(0) * h * w : 0;
 }
 
-void one(TF_OpKernelConstruction* context, const char* name, int64_t* value, Status* status) {
+void attribute(TF_OpKernelConstruction* context, const char* name, int64_t* value, Status* status) {
   if (status->ok()) TF_OpKernelConstruction_GetAttrInt64(context, name, value, *status);
 }
 
-void list(TF_OpKernelConstruction* context, const char* name, int64_t* values, int count,
+void attributes(TF_OpKernelConstruction* context, const char* name, int64_t* values, int count,
           Status* status) {
   if (!status->ok()) return;
   int32_t length = 0, bytes = 0;
   TF_OpKernelConstruction_GetAttrSize(context, name, &length, &bytes, *status);
   if (status->ok() && length != count) {
     char message[120];
-    std::snprintf(message, sizeof(message), "%s must have %d entries. Received: %d.", name, count,
+    std::snprintf(message, sizeof(message), "%s must have %d elements. Received: %d.", name, count,
                   length);
     status->invalid(message);
   }
@@ -118,12 +118,12 @@ class PackedConv {
  public:
   explicit PackedConv(TF_OpKernelConstruction* context) {
     Status status;
-    int64_t numbers[15] = {};
-    list(context, "conv", numbers, 15, &status);
-    one(context, "threads", &threads_, &status);
-    std::memcpy(&conv_, numbers, 13 * sizeof(int64_t));  // those that come first in tfp_conv
-    conv_.basis = static_cast<int32_t>(numbers[13]);
-    conv_.activation = static_cast<int32_t>(numbers[14]);
+    int64_t fields[15] = {};
+    attributes(context, "conv", fields, 15, &status);
+    attribute(context, "threads", &threads_, &status);
+    std::memcpy(&conv_, fields, 13 * sizeof(int64_t));  // those that come first in tfp_conv
+    conv_.basis = static_cast<int32_t>(fields[13]);
+    conv_.activation = static_cast<int32_t>(fields[14]);
     if (!status.ok()) TF_OpKernelConstruction_Failure(context, status);
   }
 
@@ -144,10 +144,10 @@ class PackedConv {
   Shared find(const Tensor& blob, const uint8_t key[16], int64_t pixels, Status* status) {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (packed_ != nullptr && std::memcmp(key, key_, 16) == 0) return packed_;
-    tfp_packed* made = nullptr;
-    if (!status->from(tfp_pack_blob(blob.data<char>(), blob.bytes(), pixels, &made)))
+    tfp_packed* packed = nullptr;
+    if (!status->from(tfp_pack_blob(blob.data<char>(), blob.bytes(), pixels, &packed)))
       return nullptr;
-    packed_ = Shared(made, Freed());
+    packed_ = Shared(packed, Deleter());
     std::memcpy(key_, key, 16);
     return packed_;
   }
@@ -166,22 +166,22 @@ class SparseConv {
     Status status;
     int64_t strides[2] = {1, 1}, dilations[2] = {1, 1}, padding[4] = {0, 0, 0, 0};
     int64_t kernel[2] = {1, 1}, basis = 0, activation = 0;
-    list(context, "kernel_size", kernel, 2, &status);
-    list(context, "strides", strides, 2, &status);
-    list(context, "dilations", dilations, 2, &status);
-    list(context, "padding", padding, 4, &status);
-    one(context, "groups", &conv_.groups, &status);
-    one(context, "basis", &basis, &status);
-    one(context, "activation", &activation, &status);
-    one(context, "threads", &threads_, &status);
+    attributes(context, "kernel_size", kernel, 2, &status);
+    attributes(context, "strides", strides, 2, &status);
+    attributes(context, "dilations", dilations, 2, &status);
+    attributes(context, "padding", padding, 4, &status);
+    attribute(context, "groups", &conv_.groups, &status);
+    attribute(context, "basis", &basis, &status);
+    attribute(context, "activation", &activation, &status);
+    attribute(context, "threads", &threads_, &status);
     conv_.kernel_h = kernel[0], conv_.kernel_w = kernel[1];
     conv_.stride_h = strides[0], conv_.stride_w = strides[1];
     conv_.dilation_h = dilations[0], conv_.dilation_w = dilations[1];
     conv_.pad_top = padding[0], conv_.pad_bottom = padding[1];
     conv_.pad_left = padding[2], conv_.pad_right = padding[3];
     conv_.basis = basis == TFP_SPATIAL || basis == TFP_DCT ? static_cast<int32_t>(basis) : -1;
-    const bool known = activation >= TFP_LINEAR && activation <= TFP_RELU6;
-    conv_.activation = known ? static_cast<int32_t>(activation) : -1;
+    const bool supported = activation >= TFP_LINEAR && activation <= TFP_RELU6;
+    conv_.activation = supported ? static_cast<int32_t>(activation) : -1;
     if (!status.ok()) TF_OpKernelConstruction_Failure(context, status);
   }
 
@@ -207,13 +207,13 @@ class SparseConv {
     if (packed_ != nullptr && std::memcmp(&conv, &last_conv_, sizeof(conv)) == 0 && same(in))
       return packed_;
     packed_ = nullptr;
-    tfp_packed* made = nullptr;
+    tfp_packed* packed = nullptr;
     const float* bias = in[3].size(0) > 0 ? in[3].data<float>() : nullptr;
     if (!status->from(tfp_pack(&conv, in[0].data<float>(), in[0].size(0), in[1].data<int32_t>(),
                                in[1].size(0), in[2].data<int64_t>(), in[2].size(0), bias,
-                               in[3].size(0), pixels, &made)))
+                               in[3].size(0), pixels, &packed)))
       return nullptr;
-    packed_ = Shared(made, Freed());
+    packed_ = Shared(packed, Deleter());
     last_conv_ = conv;
     for (int i = 0; i < 4; ++i)
       last_[i].assign(in[i].data<char>(), in[i].data<char>() + in[i].bytes());
@@ -262,7 +262,7 @@ void shape(TF_ShapeInferenceContext* context, TF_Status* status) {
   if (TF_GetCode(status) == TF_OK) TF_ShapeInferenceContextSetUnknownShape(context, status);
 }
 
-void complain(const char* what, TF_Status* status) {
+void report(const char* what, TF_Status* status) {
   if (TF_GetCode(status) != TF_OK)
     std::fprintf(stderr, "tfprune: %s: %s\n", what, TF_Message(status));
 }
@@ -277,11 +277,11 @@ void register_op(const char* name, std::initializer_list<const char*> inputs,
   TF_OpDefinitionBuilderAddOutput(builder, "y: float");
   TF_OpDefinitionBuilderSetShapeInferenceFunction(builder, shape);
   TF_RegisterOpDefinition(builder, status);
-  complain(name, status);
+  report(name, status);
   TF_KernelBuilder* kernel =
       TF_NewKernelBuilder(name, "CPU", create<Op>, compute<Op>, destroy<Op>);
   TF_RegisterKernelBuilder(name, kernel, status);
-  complain(name, status);
+  report(name, status);
 }
 
 const bool registered = [] {

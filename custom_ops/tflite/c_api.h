@@ -27,7 +27,7 @@ enum {                                                                       /* 
 
 typedef struct {
   int32_t size;
-  int32_t data[1]; /* of `size` entries */
+  int32_t data[1]; /* of `size` elements */
 } TfLiteIntArray;
 
 typedef struct {

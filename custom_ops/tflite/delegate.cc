@@ -27,7 +27,7 @@ const char* name_of(tfprune::Form form) {
                                                 : "fully connected";
 }
 
-void tell(const TfLiteContext& context, const tfprune::Unit& unit) {
+void print_unit(const TfLiteContext& context, const tfprune::Unit& unit) {
   std::fprintf(stderr, "tfprune: %s, nodes", context.tensors[unit.output].name);
   for (const int32_t node : unit.nodes) std::fprintf(stderr, " %d", node);
   const tfp_conv& c = unit.conv;
@@ -41,24 +41,24 @@ TfLiteStatus replace_all(TfLiteContext* context, Delegate* delegate) {
   tfprune::Graph graph;
   TfLiteStatus status = tfprune::read_graph(context, &graph);
   if (status != kTfLiteOk) return status;
-  const tfprune::Matches found = tfprune::find_units(graph);
-  if (found.damaged >= 0) {
+  const tfprune::Matches matches = tfprune::find_units(graph);
+  if (matches.damaged >= 0) {
     context->ReportError(context,
                          "tfprune: the sparse weights %s are damaged: rows must grow within their "
                          "tensor. Export the file again.",
-                         context->tensors[found.damaged].name);
+                         context->tensors[matches.damaged].name);
     return kTfLiteError;
   }
-  for (const tfprune::Unit& unit : found.units) {
+  for (const tfprune::Unit& unit : matches.units) {
     status = tfprune::replace_unit(context, &delegate->base, unit, delegate->threads);
     if (status != kTfLiteOk) return status;
-    if (delegate->verbose) tell(*context, unit);
+    if (delegate->verbose) print_unit(*context, unit);
     delegate->claimed += 1;
   }
   if (delegate->verbose)
     std::fprintf(stderr, "tfprune: %zu sparse convolutions run natively on %d threads\n",
-                 found.units.size(), delegate->threads);
-  return tfprune::replace_idle(context, &delegate->base, found.idle);
+                 matches.units.size(), delegate->threads);
+  return tfprune::replace_idle(context, &delegate->base, matches.idle);
 }
 
 TfLiteStatus prepare(TfLiteContext* context, TfLiteDelegate* delegate) {
@@ -72,26 +72,27 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteDelegate* delegate) {
 
 bool set_option(const char* key, const char* value, Delegate* delegate) {
   char* end = nullptr;
-  const long number = std::strtol(value, &end, 10);
+  const long integer = std::strtol(value, &end, 10);
   if (end == value || *end != '\0') return false;
-  if (std::strcmp(key, "num_threads") == 0 && number >= 1 && number <= kMostThreads) {
-    delegate->threads = static_cast<int32_t>(number);
+  if (std::strcmp(key, "num_threads") == 0 && integer >= 1 && integer <= kMostThreads) {
+    delegate->threads = static_cast<int32_t>(integer);
     return true;
   }
-  delegate->verbose = number == 1;
-  return std::strcmp(key, "verbose") == 0 && (number == 0 || number == 1);
+  delegate->verbose = integer == 1;
+  return std::strcmp(key, "verbose") == 0 && (integer == 0 || integer == 1);
 }
 
 }  // namespace
 
-// Options: num_threads, 1 to 256; verbose, 0 or 1: tell on stderr what is replaced. Null for others.
+// Options: num_threads, 1 to 256; verbose, 0 or 1: print on stderr what is replaced. Null if there are
+// others.
 TFPRUNE_EXPORT TfLiteDelegate* tflite_plugin_create_delegate(char** keys, char** values,
                                                              size_t count,
                                                              void (*report_error)(const char*)) {
-  std::unique_ptr<Delegate> made(new (std::nothrow) Delegate);
-  if (made == nullptr) return nullptr;
+  std::unique_ptr<Delegate> result(new (std::nothrow) Delegate);
+  if (result == nullptr) return nullptr;
   for (size_t i = 0; i < count; ++i) {
-    if (set_option(keys[i], values[i], made.get())) continue;
+    if (set_option(keys[i], values[i], result.get())) continue;
     char message[300];
     std::snprintf(message, sizeof(message),
                   "tfprune's delegate takes num_threads (1 to %ld) and verbose (0 or 1). "
@@ -105,10 +106,10 @@ TFPRUNE_EXPORT TfLiteDelegate* tflite_plugin_create_delegate(char** keys, char**
     if (report_error != nullptr) report_error(tfp_last_error());
     return nullptr;
   }
-  made->base.data = made.get();
-  made->base.Prepare = prepare;
-  made->base.flags = kTfLiteDelegateFlagsAllowDynamicTensors;
-  return &made.release()->base;
+  result->base.data = result.get();
+  result->base.Prepare = prepare;
+  result->base.flags = kTfLiteDelegateFlagsAllowDynamicTensors;
+  return &result.release()->base;
 }
 
 TFPRUNE_EXPORT void tflite_plugin_destroy_delegate(TfLiteDelegate* delegate) {

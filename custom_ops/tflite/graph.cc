@@ -3,8 +3,8 @@
 namespace tfprune {
 namespace {
 
-// TFLite does not name a graph's outputs to delegates; they are what leaves a partition of all nodes.
-TfLiteStatus find_results(const TfLiteIntArray* plan, Graph* graph) {
+// TFLite does not tell delegates a graph's outputs; they are the outputs of a partition of all nodes.
+TfLiteStatus find_outputs(const TfLiteIntArray* plan, Graph* graph) {
   TfLiteContext* context = graph->context;
   TfLiteDelegateParams* partitions = nullptr;
   int32_t count = 0;
@@ -14,7 +14,7 @@ TfLiteStatus find_results(const TfLiteIntArray* plan, Graph* graph) {
   for (int32_t i = 0; i < count; ++i) {
     const TfLiteIntArray& outputs = *partitions[i].output_tensors;
     for (int32_t j = 0; j < outputs.size; ++j)
-      if (outputs.data[j] >= 0) graph->result[static_cast<size_t>(outputs.data[j])] = true;
+      if (outputs.data[j] >= 0) graph->is_output[static_cast<size_t>(outputs.data[j])] = true;
   }
   return kTfLiteOk;
 }
@@ -22,13 +22,13 @@ TfLiteStatus find_results(const TfLiteIntArray* plan, Graph* graph) {
 }  // namespace
 
 const Node* Graph::writer_of(int32_t tensor, int32_t code) const {
-  const int32_t place = tensor < 0 ? -1 : writer[static_cast<size_t>(tensor)];
-  const Node* found = place < 0 ? nullptr : &nodes[static_cast<size_t>(place)];
-  return found != nullptr && found->code == code && found->output() == tensor ? found : nullptr;
+  const int32_t index = tensor < 0 ? -1 : writer[static_cast<size_t>(tensor)];
+  const Node* node = index < 0 ? nullptr : &nodes[static_cast<size_t>(index)];
+  return node != nullptr && node->code == code && node->output() == tensor ? node : nullptr;
 }
 
 bool Graph::read_once(int32_t tensor) const {
-  return readers[static_cast<size_t>(tensor)].size() == 1 && !result[static_cast<size_t>(tensor)];
+  return readers[static_cast<size_t>(tensor)].size() == 1 && !is_output[static_cast<size_t>(tensor)];
 }
 
 TfLiteStatus read_graph(TfLiteContext* context, Graph* graph) {
@@ -38,21 +38,21 @@ TfLiteStatus read_graph(TfLiteContext* context, Graph* graph) {
   if (status != kTfLiteOk) return status;
   graph->writer.assign(context->tensors_size, -1);
   graph->readers.resize(context->tensors_size);
-  graph->result.assign(context->tensors_size, false);
-  for (int32_t place = 0; place < plan->size; ++place) {
+  graph->is_output.assign(context->tensors_size, false);
+  for (int32_t index = 0; index < plan->size; ++index) {
     TfLiteNode* node = nullptr;
     TfLiteRegistration* registration = nullptr;
-    status = context->GetNodeAndRegistration(context, plan->data[place], &node, &registration);
+    status = context->GetNodeAndRegistration(context, plan->data[index], &node, &registration);
     if (status != kTfLiteOk) return status;
-    graph->nodes.push_back({plan->data[place], registration->builtin_code, node});
+    graph->nodes.push_back({plan->data[index], registration->builtin_code, node});
     for (int32_t i = 0; i < node->inputs->size; ++i)
       if (node->inputs->data[i] >= 0)
-        graph->readers[static_cast<size_t>(node->inputs->data[i])].push_back(place);
+        graph->readers[static_cast<size_t>(node->inputs->data[i])].push_back(index);
     for (int32_t i = 0; i < node->outputs->size; ++i)
       if (node->outputs->data[i] >= 0)
-        graph->writer[static_cast<size_t>(node->outputs->data[i])] = place;
+        graph->writer[static_cast<size_t>(node->outputs->data[i])] = index;
   }
-  return plan->size > 0 ? find_results(plan, graph) : kTfLiteOk;
+  return plan->size > 0 ? find_outputs(plan, graph) : kTfLiteOk;
 }
 
 }  // namespace tfprune

@@ -11,12 +11,12 @@
 namespace tfprune {
 
 struct Node {
-  int32_t number;  // in the runtime
-  int32_t code;    // of the builtin op
+  int32_t id;    // the runtime's number
+  int32_t code;  // of the builtin op
   const TfLiteNode* node;
 
-  int32_t input(int32_t place) const {
-    return place < node->inputs->size ? node->inputs->data[place] : -1;
+  int32_t input(int32_t index) const {
+    return index < node->inputs->size ? node->inputs->data[index] : -1;
   }
   int32_t output() const { return node->outputs->size == 1 ? node->outputs->data[0] : -1; }
 };
@@ -25,14 +25,14 @@ struct Node {
 struct Graph {
   TfLiteContext* context = nullptr;
   std::vector<Node> nodes;                    // in the order of execution
-  std::vector<int32_t> writer;                // of each tensor: place in `nodes`, or -1
-  std::vector<std::vector<int32_t>> readers;  // of each tensor: places in `nodes`
-  std::vector<bool> result;                   // whether each tensor is an output of the graph
+  std::vector<int32_t> writer;                // of each tensor: index in `nodes`, or -1
+  std::vector<std::vector<int32_t>> readers;  // of each tensor: indices in `nodes`
+  std::vector<bool> is_output;                // whether each tensor is an output of the graph
 
-  const TfLiteTensor& tensor(int32_t number) const { return context->tensors[number]; }
+  const TfLiteTensor& tensor(int32_t index) const { return context->tensors[index]; }
   // The node that writes a tensor, if it is of one kind; else null.
   const Node* writer_of(int32_t tensor, int32_t code) const;
-  // Whether one node alone reads a tensor.
+  // Whether a tensor has a single reader.
   bool read_once(int32_t tensor) const;
 };
 

@@ -5,12 +5,12 @@
 #include <memory>
 #include <new>
 
-#include "core/sparse_conv.h"
+#include "core/api/sparse_conv.h"
 
 namespace tfprune {
 namespace {
 
-struct Freed {
+struct Deleter {
   void operator()(tfp_packed* packed) const { tfp_free(packed); }
 };
 
@@ -50,7 +50,7 @@ class Convolution {
   }
 
  private:
-  // Sizes of the maps and the zeros around them; false where they do not fit.
+  // Sizes of the maps and their padding; false where they do not fit the weights.
   bool measure(const TfLiteTensor& x, tfp_conv* conv) {
     if (unit_.form == Form::kFullyConnected) {
       int64_t all = 1;
@@ -84,16 +84,16 @@ class Convolution {
   TfLiteStatus pack(TfLiteContext* context, const tfp_conv& conv) {
     const Rows rows = rows_of(*context, unit_);
     const int64_t count = static_cast<int64_t>(rows.values.size());
-    tfp_packed* made = nullptr;
+    tfp_packed* packed = nullptr;
     const tfp_status status =
         tfp_pack(&conv, rows.values.data(), count, rows.columns.data(), count, rows.splits.data(),
                  conv.out_channels + 1, bias(context), unit_.bias < 0 ? 0 : conv.out_channels,
-                 maps_.batch * maps_.out_h * maps_.out_w, &made);
+                 maps_.batch * maps_.out_h * maps_.out_w, &packed);
     if (status != TFP_OK) {
       context->ReportError(context, "tfprune: %s", tfp_last_error());
       return kTfLiteError;
     }
-    packed_.reset(made);
+    packed_.reset(packed);
     packed_for_ = conv;
     return kTfLiteOk;
   }
@@ -121,25 +121,26 @@ class Convolution {
   const int32_t threads_;
   Maps maps_{};
   tfp_conv packed_for_{};
-  std::unique_ptr<tfp_packed, Freed> packed_;
+  std::unique_ptr<tfp_packed, Deleter> packed_;
 };
 
-// What `init` makes a node of, while the runtime replaces one on this thread.
-struct Wanted {
+// What `init` makes a node of, while the runtime replaces nodes on this thread.
+struct Replacement {
   const Unit* unit;
   int32_t threads;
 };
-thread_local Wanted wanted{nullptr, 1};
+thread_local Replacement replacement{nullptr, 1};
 
 void* init(TfLiteContext*, const char*, size_t) {
   try {
-    return wanted.unit == nullptr ? nullptr : new Convolution(*wanted.unit, wanted.threads);
+    if (replacement.unit == nullptr) return nullptr;
+    return new Convolution(*replacement.unit, replacement.threads);
   } catch (...) {
     return nullptr;  // which `prepare` refuses
   }
 }
 
-void destroy(TfLiteContext*, void* made) { delete static_cast<Convolution*>(made); }
+void destroy(TfLiteContext*, void* node) { delete static_cast<Convolution*>(node); }
 
 TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) {
   try {
@@ -155,7 +156,7 @@ TfLiteStatus invoke(TfLiteContext* context, TfLiteNode* node) {
   return static_cast<const Convolution*>(node->user_data)->invoke(context);
 }
 
-// Unpacked weights have no entries, so that the runtime keeps no memory for them.
+// Unpacked weights become empty, so that the runtime keeps no memory for them.
 TfLiteStatus prepare_idle(TfLiteContext* context, TfLiteNode* node) {
   for (int32_t i = 0; i < node->outputs->size; ++i) {
     auto* dims = static_cast<TfLiteIntArray*>(std::malloc(2 * sizeof(int32_t)));
@@ -190,9 +191,9 @@ TfLiteStatus replace_unit(TfLiteContext* context, TfLiteDelegate* delegate, cons
   registration.invoke = invoke;
   registration.custom_name = "TfpruneSparseConv2D";
   registration.version = 1;
-  wanted = {&unit, threads};
+  replacement = {&unit, threads};
   const TfLiteStatus status = replace(context, delegate, unit.nodes, registration);
-  wanted = {nullptr, 1};
+  replacement = {nullptr, 1};
   return status;
 }
 

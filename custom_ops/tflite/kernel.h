@@ -1,4 +1,4 @@
-// The nodes that take the place of others: a sparse convolution, and weights that need no unpacking.
+// The nodes that replace others: a sparse convolution, and weights that need no unpacking.
 
 #ifndef TFPRUNE_TFLITE_KERNEL_H_
 #define TFPRUNE_TFLITE_KERNEL_H_
@@ -7,11 +7,11 @@
 
 namespace tfprune {
 
-// Puts a native convolution in the place of a unit's nodes.
+// Replaces a unit's nodes by a native convolution.
 TfLiteStatus replace_unit(TfLiteContext* context, TfLiteDelegate* delegate, const Unit& unit,
                           int32_t threads);
 
-// Puts nothing in the place of nodes whose results nobody reads any more, and frees these.
+// Replaces nodes whose outputs nobody reads any more by nothing, and frees these.
 TfLiteStatus replace_idle(TfLiteContext* context, TfLiteDelegate* delegate,
                           const std::vector<int32_t>& nodes);
 

@@ -1,6 +1,6 @@
 // Finds what tfprune's export writes of a sparse convolution in a TFLite graph:
 //
-//   coefficients      DEPTHWISE_CONV_2D with a bank of DCT filters, CONV_2D 1x1 with coefficients
+//   coefficients      DEPTHWISE_CONV_2D with DCT filters, CONV_2D 1x1 with coefficients
 //   convolution       CONV_2D whose weights DENSIFY unpacks
 //   fully connected   FULLY_CONNECTED whose weights DENSIFY unpacks
 
@@ -10,8 +10,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/sparse_conv.h"
-#include "tflite/bank.h"
+#include "core/api/sparse_conv.h"
+#include "tflite/dct_filters.h"
 #include "tflite/graph.h"
 #include "tflite/weights.h"
 
@@ -25,7 +25,7 @@ struct Unit {
   std::vector<int32_t> nodes;       // the runtime's numbers
   int32_t input = -1, output = -1, bias = -1;
   Constant weights;
-  std::vector<Filter> bank;         // of coefficients alone
+  std::vector<DctFilter> filters;   // of coefficients alone
   tfp_conv conv{};                  // paddings are not set yet
   bool same_padding = false, keep_dims = false;
   double density = 0;
@@ -34,7 +34,7 @@ struct Unit {
 struct Matches {
   std::vector<Unit> units;
   std::vector<int32_t> idle;  // nodes that unpack weights for the units alone
-  int32_t damaged = -1;       // a tensor whose rows are broken, so that nothing may run
+  int32_t damaged = -1;       // a tensor whose rows are invalid, so that nothing may run
 };
 
 Matches find_units(const Graph& graph);

@@ -2,31 +2,31 @@
 
 #include <cstring>
 
-#include "core/halves.h"
+#include "core/api/halves.h"
 
 namespace tfprune {
 namespace {
 
-constexpr int64_t kMostEntries = int64_t{1} << 31;  // of a tensor
+constexpr int64_t kMostElements = int64_t{1} << 31;  // of a tensor
 
-const TfLiteTensor& tensor(const TfLiteContext& context, int32_t number) {
-  return context.tensors[number];
+const TfLiteTensor& tensor(const TfLiteContext& context, int32_t index) {
+  return context.tensors[index];
 }
 
 int64_t size_of(int32_t type) {
   return type == kTfLiteFloat32 ? 4 : type == kTfLiteFloat16 ? 2 : type == kTfLiteInt8 ? 1 : 0;
 }
 
-float number_at(const TfLiteTensor& t, int64_t place) {
+float value_at(const TfLiteTensor& t, int64_t index) {
   const char* data = static_cast<const char*>(t.data);
-  if (t.type == kTfLiteInt8) return static_cast<int8_t>(data[place]);
+  if (t.type == kTfLiteInt8) return static_cast<int8_t>(data[index]);
   if (t.type == kTfLiteFloat16) {
     uint16_t bits;
-    std::memcpy(&bits, data + 2 * place, 2);
+    std::memcpy(&bits, data + 2 * index, 2);
     return from_float16(bits);
   }
   float value;
-  std::memcpy(&value, data + 4 * place, 4);
+  std::memcpy(&value, data + 4 * index, 4);
   return value;
 }
 
@@ -36,14 +36,14 @@ bool count(const TfLiteIntArray* dims, int64_t* rows, int64_t* columns) {
   *columns = dims->data[dims->size - 1];
   int64_t all = 1;
   for (int32_t i = 0; i < dims->size; ++i) {
-    if (dims->data[i] < 1 || (all *= dims->data[i]) >= kMostEntries) return false;
+    if (dims->data[i] < 1 || (all *= dims->data[i]) >= kMostElements) return false;
     if (i + 1 < dims->size) *rows *= dims->data[i];
   }
   return true;
 }
 
-// Axes of the sparse form that make sense at all; those in order, with the last alone compressed, are
-// the one layout that is read here.
+// Damaged if the axes of the sparse form are no permutation. Read is the layout in order, with the last
+// axis alone compressed.
 Check layout_of(const TfLiteTensor& t) {
   const TfLiteSparsity& s = *t.sparsity;
   const int32_t blocks = s.block_map == nullptr ? 0 : s.block_map->size, rank = t.dims->size;
@@ -52,33 +52,33 @@ Check layout_of(const TfLiteTensor& t) {
       s.dim_metadata_size != order->size)
     return Check::kDamaged;
   std::vector<bool> seen(static_cast<size_t>(order->size), false);
-  bool known = blocks == 0;
+  bool supported = blocks == 0;
   for (int32_t i = 0; i < order->size; ++i) {
     const int32_t axis = order->data[i], format = s.dim_metadata[i].format;
     if (axis < 0 || axis >= order->size || seen[static_cast<size_t>(axis)]) return Check::kDamaged;
     if (format != kTfLiteDimDense && format != kTfLiteDimSparseCSR) return Check::kDamaged;
     seen[static_cast<size_t>(axis)] = true;
-    known = known && axis == i && (format == kTfLiteDimSparseCSR) == (i + 1 == rank);
+    supported = supported && axis == i && (format == kTfLiteDimSparseCSR) == (i + 1 == rank);
   }
-  return known ? Check::kGood : Check::kUnknown;
+  return supported ? Check::kGood : Check::kUnsupported;
 }
 
-bool rows_are_right(const TfLiteTensor& t, int64_t rows, int64_t columns) {
+bool rows_are_valid(const TfLiteTensor& t, int64_t rows, int64_t columns) {
   const TfLiteSparsity& s = *t.sparsity;
   for (int32_t i = 0; i + 1 < t.dims->size; ++i)
     if (s.dim_metadata[i].dense_size != t.dims->data[i]) return false;
   const TfLiteIntArray* splits = s.dim_metadata[t.dims->size - 1].array_segments;
-  const TfLiteIntArray* places = s.dim_metadata[t.dims->size - 1].array_indices;
-  if (splits == nullptr || places == nullptr || splits->size != rows + 1) return false;
+  const TfLiteIntArray* indices = s.dim_metadata[t.dims->size - 1].array_indices;
+  if (splits == nullptr || indices == nullptr || splits->size != rows + 1) return false;
   const int64_t values = static_cast<int64_t>(t.bytes) / size_of(t.type);
-  if (splits->data[0] != 0 || splits->data[rows] != places->size || places->size != values)
+  if (splits->data[0] != 0 || splits->data[rows] != indices->size || indices->size != values)
     return false;
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t begin = splits->data[row], end = splits->data[row + 1];
     if (end < begin || end > values) return false;
     for (int64_t i = begin; i < end; ++i) {
-      const int32_t least = i > begin ? places->data[i - 1] + 1 : 0;
-      if (places->data[i] < least || places->data[i] >= columns) return false;
+      const int32_t least = i > begin ? indices->data[i - 1] + 1 : 0;
+      if (indices->data[i] < least || indices->data[i] >= columns) return false;
     }
   }
   return true;
@@ -89,8 +89,8 @@ const TfLiteAffineQuantization* quantization(const TfLiteTensor& t) {
   return static_cast<const TfLiteAffineQuantization*>(t.quantization.params);
 }
 
-// Scales, one or one for each entry of the first or the last axis, that keep zeros.
-bool scales_are_known(const TfLiteTensor& quantized, const TfLiteTensor& t) {
+// Scales that keep zeros: a single one, or one per index of the first or the last axis.
+bool scales_are_supported(const TfLiteTensor& quantized, const TfLiteTensor& t) {
   const TfLiteAffineQuantization* q = quantization(quantized);
   if (q == nullptr || q->scale == nullptr || q->zero_point == nullptr) return false;
   for (int32_t i = 0; i < q->zero_point->size; ++i)
@@ -100,9 +100,9 @@ bool scales_are_known(const TfLiteTensor& quantized, const TfLiteTensor& t) {
   return (axis == 0 || axis == last) && q->scale->size == t.dims->data[axis];
 }
 
-float scale_at(const TfLiteAffineQuantization& q, int64_t channel_rows, const Entry& entry) {
+float scale_at(const TfLiteAffineQuantization& q, int64_t channel_rows, const Nonzero& nonzero) {
   if (q.scale->size == 1) return q.scale->data[0];
-  return q.scale->data[q.quantized_dimension == 0 ? entry.row / channel_rows : entry.column];
+  return q.scale->data[q.quantized_dimension == 0 ? nonzero.row / channel_rows : nonzero.column];
 }
 
 }  // namespace
@@ -110,45 +110,46 @@ float scale_at(const TfLiteAffineQuantization& q, int64_t channel_rows, const En
 Check check(const TfLiteContext& context, Constant* weights) {
   const TfLiteTensor& t = tensor(context, weights->stored);
   const int64_t size = size_of(t.type);
-  if (t.allocation_type != kTfLiteMmapRo || size == 0) return Check::kUnknown;
-  if (weights->sparse != (t.sparsity != nullptr)) return Check::kUnknown;
+  if (t.allocation_type != kTfLiteMmapRo || size == 0) return Check::kUnsupported;
+  if (weights->sparse != (t.sparsity != nullptr)) return Check::kUnsupported;
   if (!count(t.dims, &weights->rows, &weights->columns))
-    return weights->sparse ? Check::kDamaged : Check::kUnknown;
+    return weights->sparse ? Check::kDamaged : Check::kUnsupported;
   if (weights->sparse) {
     const Check layout = layout_of(t);
     if (layout != Check::kGood) return layout;
-    if (!rows_are_right(t, weights->rows, weights->columns)) return Check::kDamaged;
+    if (!rows_are_valid(t, weights->rows, weights->columns)) return Check::kDamaged;
   }
-  if (t.data == nullptr) return Check::kUnknown;
+  if (t.data == nullptr) return Check::kUnsupported;
   if (!weights->sparse && static_cast<int64_t>(t.bytes) != weights->rows * weights->columns * size)
-    return Check::kUnknown;
-  if ((t.type == kTfLiteFloat32) != (weights->quantized < 0)) return Check::kUnknown;
+    return Check::kUnsupported;
+  if ((t.type == kTfLiteFloat32) != (weights->quantized < 0)) return Check::kUnsupported;
   if (weights->quantized < 0) return Check::kGood;
   const TfLiteTensor& other = tensor(context, weights->quantized);
-  if (other.type != t.type) return Check::kUnknown;
-  return t.type == kTfLiteFloat16 || scales_are_known(other, t) ? Check::kGood : Check::kUnknown;
+  if (other.type != t.type) return Check::kUnsupported;
+  if (t.type == kTfLiteInt8 && !scales_are_supported(other, t)) return Check::kUnsupported;
+  return Check::kGood;
 }
 
-std::vector<Entry> entries(const TfLiteContext& context, const Constant& weights) {
+std::vector<Nonzero> nonzeros(const TfLiteContext& context, const Constant& weights) {
   const TfLiteTensor& t = tensor(context, weights.stored);
   const TfLiteAffineQuantization* scales =
       t.type == kTfLiteInt8 ? quantization(tensor(context, weights.quantized)) : nullptr;
   const int64_t channel_rows = weights.rows / t.dims->data[0];
   const TfLiteDimensionMetadata* last =
       weights.sparse ? &t.sparsity->dim_metadata[t.dims->size - 1] : nullptr;
-  std::vector<Entry> found;
+  std::vector<Nonzero> result;
   for (int64_t row = 0; row < weights.rows; ++row) {
     const int64_t begin = last ? last->array_segments->data[row] : row * weights.columns;
     const int64_t end = last ? last->array_segments->data[row + 1] : begin + weights.columns;
     for (int64_t i = begin; i < end; ++i) {
       const int64_t column = last ? last->array_indices->data[i] : i - begin;
-      Entry entry{row, static_cast<int32_t>(column), number_at(t, i)};
-      if (entry.value == 0.0f) continue;
-      if (scales != nullptr) entry.value *= scale_at(*scales, channel_rows, entry);
-      found.push_back(entry);
+      Nonzero nonzero{row, static_cast<int32_t>(column), value_at(t, i)};
+      if (nonzero.value == 0.0f) continue;
+      if (scales != nullptr) nonzero.value *= scale_at(*scales, channel_rows, nonzero);
+      result.push_back(nonzero);
     }
   }
-  return found;
+  return result;
 }
 
 }  // namespace tfprune

@@ -12,31 +12,31 @@
 
 namespace tfprune {
 
-// Where weights lie. Rows are all axes but the last, columns are the last.
+// Where the file holds weights. Rows are all axes but the last, columns the last.
 struct Constant {
-  int32_t stored = -1;      // the tensor with the numbers
-  int32_t quantized = -1;   // the tensor whose scales DEQUANTIZE applies; -1 if it does none
+  int32_t stored = -1;      // the tensor with the values
+  int32_t quantized = -1;   // the tensor whose scales DEQUANTIZE applies; -1 if there is none
   bool sparse = false;      // whether DENSIFY reads it
   int64_t rows = 0, columns = 0;
 };
 
 enum class Check {
   kGood,
-  kUnknown,   // a form that is not known here, which the runtime may well know
-  kDamaged,   // broken: DENSIFY would read or write outside of its tensors
+  kUnsupported,  // the runtime may well read it
+  kDamaged,      // invalid: DENSIFY would read or write outside of its tensors
 };
 
 // Whether the weights can be read; their `rows` and `columns` are set if so.
 Check check(const TfLiteContext& context, Constant* weights);
 
-struct Entry {
+struct Nonzero {
   int64_t row;
   int32_t column;
   float value;
 };
 
-// All entries of good weights that are not zero, by rows and in them by columns.
-std::vector<Entry> entries(const TfLiteContext& context, const Constant& weights);
+// All nonzeros of weights that are good, by rows and in them by columns.
+std::vector<Nonzero> nonzeros(const TfLiteContext& context, const Constant& weights);
 
 }  // namespace tfprune
 

@@ -47,6 +47,12 @@ def run(x, weights, threads=1):
 @example(ConvSpec(90, 9, (1, 1), groups=3, activation="relu6"), 0.5, True, (1, 1, 1), 0, 1)
 @example(ConvSpec(9, 7, (1, 1), activation="relu"), 0.0, True, (1, 1, 1), 0, 1)
 @example(ConvSpec(9, 7, (1, 1), padding=(0, 1, 1, 0)), 1.0, True, (1, 1, 1), 0, 1)
+@example(ConvSpec(9, 7, (1, 1), padding=(1, 0, 0, 0)), 1.0, True, (1, 1, 1), 0, 1)
+@example(ConvSpec(9, 7, (1, 1), padding=(0, 1, 0, 0)), 1.0, True, (1, 1, 1), 0, 1)
+@example(ConvSpec(9, 7, (1, 1), padding=(0, 0, 1, 0)), 1.0, True, (1, 1, 1), 0, 1)
+@example(ConvSpec(9, 7, (1, 1), padding=(0, 0, 0, 1)), 1.0, True, (1, 1, 1), 0, 1)
+@example(ConvSpec(9, 7, padding=(2, 0, 1, 1)), 0.5, True, (2, 9, 9), 0, 1)  # of equal size
+@example(ConvSpec(9, 7, padding=(1, 1, 0, 2), basis="dct"), 0.5, True, (2, 9, 9), 0, 1)
 def test_kernels_compute_the_definition(spec, density, bias, size, seed, threads):
     weights = draw_weights(spec, density, bias, seed)
     x = np.random.default_rng(seed).normal(size=(*size, spec.in_channels)).astype("float32")
@@ -172,6 +178,24 @@ def test_stored_halves_are_computed_in_float32(storage):
     y = conv.packed_conv2d(x, np.frombuffer(data, np.uint8), weights.spec)
     close(y, slow(x, sparse_weights.SparseWeights.from_bytes(data)))
     close(y, slow(x, weights), {"float32": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}[storage])
+
+
+@pytest.mark.parametrize("storage", ["bfloat16", "float16"])
+def test_every_half_is_read_exactly(storage):
+    """Among them subnormal ones of either sign."""
+    bits = np.arange(2**16, dtype=np.uint32)
+    if storage == "bfloat16":
+        values = (bits << 16).view(np.float32)
+    else:
+        values = bits.astype(np.uint16).view(np.float16).astype(np.float32)
+    values = values[np.isfinite(values)]
+    rows = np.arange(len(values) + 1)
+    spec = ConvSpec(1, len(values), (1, 1))
+    columns, bias = np.zeros(len(values), np.int32), np.zeros(0, np.float32)
+    data = ops.SparseWeights(spec, values, columns, rows, bias).to_bytes(storage)
+    y = ops.packed_conv2d(np.ones((1, 1, 1, 1), "float32"), np.frombuffer(data, np.uint8), spec)
+    tiny = np.finfo(np.float32).tiny  # below it, TensorFlow's threads compute with 0
+    np.testing.assert_allclose(np.ravel(y), values, rtol=0, atol=tiny)
 
 
 def test_other_input_types_are_computed_in_float32():

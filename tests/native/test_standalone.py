@@ -2,47 +2,67 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2] / "custom_ops"
-ISA_LINES = (ROOT / "isa_flags.txt").read_text().splitlines()
-ISA = {name: flags for name, *flags in map(str.split, ISA_LINES)}
+TESTS = Path(__file__).resolve().parents[2] / "custom_ops" / "tests"
 CROSS = ("aarch64-linux-gnu-g++", "qemu-aarch64")
+_spec = importlib.util.spec_from_file_location("programs", TESTS / "programs.py")
+programs = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(programs)
 
 pytestmark = pytest.mark.slow
+needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
 
 
-def build(compiler: str, out: Path, x86: bool) -> Path:
-    """tests/compare.cc with all kernels."""
-    objects = []
-    for source in (*sorted((ROOT / "core").glob("*.cc")), ROOT / "tests" / "compare.cc"):
-        flags = ISA.get(source.stem.rpartition("_")[2], []) if x86 else []
-        objects.append(out / f"{source.stem}.o")
-        options = ["-std=c++17", "-O3", "-pthread", f"-I{ROOT}", *flags]
-        subprocess.run([compiler, *options, "-c", source, "-o", objects[-1]], check=True)
-    program = out / "compare"
-    static = [] if x86 else ["-static"]
-    subprocess.run([compiler, *static, "-pthread", *objects, "-o", program], check=True)
-    return program
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory):
+    """The core's object files, and those of the programs in custom_ops/tests, by source."""
+    sources = [
+        *programs.core(),
+        *(TESTS / f"{n}.cc" for n in ("compare", "devices", "host_device")),
+    ]
+    return programs.compiled("c++", sources, tmp_path_factory.mktemp("objects"), ["-O2"])
 
 
-@pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
-def test_kernels_agree_with_the_reference(tmp_path):
-    import platform
+def with_host_device(objects, name, folder):
+    """A program whose table of devices is that of host_device.cc."""
+    names = [*programs.core(), TESTS / "host_device.cc", TESTS / f"{name}.cc"]
+    used = [objects[source] for source in names if source != programs.DEVICES]
+    return programs.linked("c++", used, folder / name)
 
-    program = build("c++", tmp_path, platform.machine() == "x86_64")
-    done = subprocess.run([program, "300", "1"], capture_output=True, text=True)
+
+def run(*command):
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "portable reference" in done.stdout
+    return done.stdout
+
+
+@needs_compiler
+def test_kernels_agree_with_the_reference(objects, tmp_path):
+    names = [*programs.core(), TESTS / "compare.cc"]
+    program = programs.linked("c++", [objects[name] for name in names], tmp_path / "compare")
+    assert run(program, "200", "1").endswith("portable reference\n")  # no devices in the table
+
+
+@needs_compiler
+def test_a_device_agrees_with_the_reference(objects, tmp_path):
+    program = with_host_device(objects, "compare", tmp_path)
+    assert run(program, "50", "3").endswith("portable reference host\n")
+
+
+@needs_compiler
+def test_devices_report_what_is_wrong(objects, tmp_path):
+    assert run(with_host_device(objects, "devices", tmp_path)) == "devices: as documented\n"
 
 
 @pytest.mark.skipif(not all(map(shutil.which, CROSS)), reason=f"needs {' and '.join(CROSS)}")
 def test_kernels_agree_on_aarch64(tmp_path):
-    program = build(CROSS[0], tmp_path, x86=False)
-    done = subprocess.run([CROSS[1], program, "100", "2"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("100 cases agree: portable reference")
+    sources = [*programs.core(), TESTS / "compare.cc"]
+    objects = programs.compiled(CROSS[0], sources, tmp_path, ["-O3"], x86=False)
+    program = programs.linked(CROSS[0], objects.values(), tmp_path / "compare", "-static")
+    assert run(CROSS[1], program, "100", "2").startswith("100 cases agree: portable reference")

@@ -70,7 +70,7 @@ class ConvSpec:
             )
 
     def fields(self) -> tuple[int, ...]:
-        """All of it in the order of `tfp_conv`, see custom_ops/core/sparse_conv.h."""
+        """All of it in the order of `tfp_conv`, see custom_ops/core/api/sparse_conv.h."""
         return (
             *(self.in_channels, self.out_channels, self.groups, *self.kernel_size),
             *(*self.strides, *self.dilations, *self.padding),
@@ -172,7 +172,7 @@ class SparseWeights:
         return idct2(weights).astype(np.float32) if self.spec.basis == "dct" else weights
 
     def to_bytes(self, storage: str = "float32") -> bytes:
-        """All of it in one piece, the same on every machine; see custom_ops/core/blob.h.
+        """All of it in one piece, the same on every machine; see custom_ops/core/api/blob.h.
 
         Args:
             storage: type of the stored values: "float32", "bfloat16" or "float16".

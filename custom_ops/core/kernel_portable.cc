@@ -1,9 +1,0 @@
-#include "core/simd_portable.h"
-
-#include "core/engine.h"
-
-namespace {
-int32_t everywhere() { return 1; }
-}  // namespace
-
-extern "C" const tfp_kernel tfp_portable = {"portable", L, everywhere, scratch_bytes, run};
