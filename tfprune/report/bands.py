@@ -12,7 +12,7 @@ import numpy as np
 from tfprune.graph.layers import find_variable, weighted_layers
 from tfprune.maths.transforms import canonical, extent
 from tfprune.pruned.layers import STATE
-from tfprune.report.pictures import SAMPLE
+from tfprune.report.kernels import SAMPLE
 
 Tensor = Any
 BINS = 24
@@ -187,20 +187,3 @@ def _filters(before: Tensor, after: Tensor, spec: Any) -> dict[str, np.ndarray]:
         "filters_before": flat_before[:, largest].T.reshape(-1, *sizes),
         "filters_after": flat_after[:, largest].T.reshape(-1, *sizes),
     }
-
-
-def shade(density: float) -> float:
-    """How opaque the cell of a heat map is, so that ink on it can be read."""
-    return 0.05 + 0.5 * float(np.sqrt(density))
-
-
-def origin_words(pictures: Mapping[str, BandPicture]) -> str:
-    """What "before" means in these pictures."""
-    if any(picture.from_dense for picture in pictures.values()):
-        return "the dense model that pruning started from"
-    return "what the net holds without its mask (masked entries may have gone on learning)"
-
-
-def unmerged(pictures: Mapping[str, BandPicture]) -> int:
-    """How many bands have a column of their own in a heat map."""
-    return max((len(p.names) for p in pictures.values() if not p.is_merged), default=0)

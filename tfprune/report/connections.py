@@ -17,7 +17,7 @@ from tfprune.maths import transforms
 from tfprune.pruned.layers import STATE
 from tfprune.pruned.scales import movable, times_scales
 from tfprune.report.bands import magnitudes, origin_of
-from tfprune.report.pictures import shrink
+from tfprune.report.kernels import shrink
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,10 +129,3 @@ def _strengths(weight: Any, spec: Any) -> np.ndarray:
     """||K|| of each connection, [cin, cout]."""
     kernels = keras.ops.convert_to_numpy(transforms.canonical(weight, spec))
     return np.linalg.norm(np.asarray(kernels, np.float32), axis=0)
-
-
-def words_before(pictures: Mapping[str, ConnectionPicture]) -> str:
-    """What "before" means in these pictures."""
-    if any(picture.from_dense for picture in pictures.values()):
-        return "the dense model that pruning started from"
-    return "what the net holds without its mask"

@@ -8,8 +8,8 @@ from typing import Any
 
 from tfprune.report.bands import BandPicture
 from tfprune.report.connections import ConnectionPicture
+from tfprune.report.kernels import Picture
 from tfprune.report.measure import Measurement
-from tfprune.report.pictures import Picture
 
 
 @dataclasses.dataclass(frozen=True)

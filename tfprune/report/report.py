@@ -13,9 +13,9 @@ from tfprune.report.bands import band_pictures
 from tfprune.report.connections import connection_pictures
 from tfprune.report.figures.figure import plot
 from tfprune.report.findings import Findings
+from tfprune.report.kernels import picture
 from tfprune.report.measure import measure
 from tfprune.report.page.page import write_page
-from tfprune.report.pictures import picture
 from tfprune.report.table import inline_html, text_table
 
 

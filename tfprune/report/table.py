@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tfprune.report.findings import Findings
 from tfprune.report.measure import LayerMeasure
@@ -75,6 +75,11 @@ def times(ratio: float | None) -> str:
     return "-" if ratio is None else f"{ratio:,.2f}x"
 
 
+def printable(text: str) -> str:
+    """A text whose control characters and lone surrogates, which XML has not, are replaced."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def shape(dims: list[int] | list[list[int]]) -> str:
     """[5, 5, 1, 20] -> 5x5x1x20; several shapes are joined with a plus sign."""
     several = [part for part in dims if isinstance(part, list)]
@@ -112,29 +117,35 @@ def _columns(rows: list[tuple[str, ...]], left: int) -> list[str]:
     ]
 
 
-def html_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], left: int) -> str:
-    """Rows of strings as an escaped HTML table; columns from `left` on are numbers."""
+def html_table(head: Sequence[str], lines: Sequence[Sequence[str]], texts: Collection[int]) -> str:
+    """An escaped HTML table.
 
-    def line(tag: str, row: tuple[str, ...]) -> str:
+    Args:
+        head: titles of the columns.
+        lines: cells, as many in each line as there are titles.
+        texts: indices of the columns that hold text; the others hold numerals, set to the right.
+    """
+
+    def line(tag: str, row: Sequence[str]) -> str:
         parts = (
-            f"<{tag}{'' if i < left else ' class=n'}>{html.escape(cell)}</{tag}>"
+            f"<{tag}{'' if i in texts else ' class=n'}>{html.escape(cell)}</{tag}>"
             for i, cell in enumerate(row)
         )
         return f"<tr>{''.join(parts)}</tr>"
 
-    body = "\n".join(line("td", row) for row in rows)
+    body = "\n".join(line("td", row) for row in lines)
     return f"<table><thead>{line('th', head)}</thead>\n<tbody>{body}</tbody></table>"
 
 
 def layer_table(report: Findings) -> str:
     """The table of layers as HTML."""
     head, *rows = _without_empty([headers(report), *cells(report), total_cells(report)])
-    return html_table(head, rows, LEFT)
+    return html_table(head, rows, range(LEFT))
 
 
 def ratio_table(report: Findings) -> str:
     """The table of ratios as HTML."""
-    return html_table(("", "dense", "kept", "ratio"), ratios(report), 1)
+    return html_table(("", "dense", "kept", "ratio"), ratios(report), range(1))
 
 
 def inline_html(report: Findings) -> str:

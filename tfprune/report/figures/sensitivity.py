@@ -12,8 +12,8 @@ import numpy as np
 
 from tfprune.maths.checks import check_step
 from tfprune.pruned.layers import STATE, pruned_layers
-from tfprune.report.figures.sheet import write_figure
-from tfprune.report.pictures import shrink
+from tfprune.report.figures.output import write_figure
+from tfprune.report.kernels import shrink
 from tfprune.signals import OutputSensitivity
 from tfprune.training.sensitivity.serve import measure_on
 
@@ -85,7 +85,7 @@ def draw(maps: Mapping[str, np.ndarray], path: Path, title: str) -> Path:
     """Write the maps as one picture, `.png`, `.svg` or `.pdf`.
 
     Raises:
-        ImportError, ValueError: as `tfprune.report.figures.sheet.write_figure`.
+        ImportError, ValueError: as `tfprune.report.figures.output.write_figure`.
     """
     return write_figure(path, lambda figure: _maps(figure, maps, title))
 
