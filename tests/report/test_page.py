@@ -181,6 +181,7 @@ def test_equal_reports_are_equal_pages_whatever_the_user_has_set(tmp_path: Path)
     found, history = report(net()), {"loss": [2.0, 1.0]}
     first = page(found, history)
     plots = [found.plot(tmp_path / f"a.{kind}").read_bytes() for kind in ("svg", "pdf")]
+    assert b"CreationDate" not in plots[1] and b":date>" not in plots[0]
     with matplotlib.style.context(["dark_background", {"font.size": 30, "axes.grid": True}]):
         assert page(found, history) == first
         for kind, data in zip(("svg", "pdf"), plots, strict=True):

@@ -19,8 +19,8 @@ LINES = 60  # of a heat map in a file, at most
 NAME, CELL, ROW, TALL, BANDS_LINE = 1.7, 0.58, 0.29, 0.42, 0.22  # of a heat map
 PANEL_W, PANEL_H, GAP, STEP = 1.4, 0.55, 0.25, 0.97  # of the histogram of a band
 NARROW, WIDE = 3, 6  # histograms beside each other: on a page, in a file
-FILTER, WORD = 0.46, 0.5  # a filter, and the word before its line
-PITCH = (COLUMN - WORD) / FILTERS
+FILTER, SIDE = 0.46, 0.5  # a filter, and the margin of its line
+PITCH = (COLUMN - SIDE) / FILTERS
 TOP, HEADING = 0.75, 0.36
 
 
@@ -31,7 +31,10 @@ def draw_bands(figure: Any, report: Findings) -> None:
         ValueError: where no layer has bands.
     """
     if not report.bands:
-        raise ValueError(f"No layer of '{report.name}' has frequency bands to draw.")
+        raise ValueError(
+            f"No layer of '{report.name}' has frequency bands to draw. Prune it with a method that "
+            "has bands, or choose another figure. Received: 'bands'."
+        )
     merged = {name: picture.merged() for name, picture in report.bands.items()}
     lines, shown = sheet.first(merged, LINES), sheet.first(merged, LAYERS)
     start = TOP + map_height(lines) + 0.85  # of the lower half
@@ -41,7 +44,7 @@ def draw_bands(figure: Any, report: Findings) -> None:
     title = f"{report.name}: fraction of each frequency band that is not zero"
     sheet.heading(figure, 0.42, title + sheet.of(len(lines), len(merged)))
     heat_map(axes, sheet.LEFT, TOP - 0.1, lines)
-    title = "Magnitudes of the non-zero entries, pale: before, full: after pruning"
+    title = "Magnitudes of the nonzero coefficients, pale: before, full: after pruning"
     sheet.heading(figure, start - 0.38, title + sheet.of(len(shown), len(merged)))
     note = f"before: {bands_before(merged)}; band 0 is the lowest frequency"
     sheet.note(figure, start - 0.17, note)
@@ -62,7 +65,10 @@ def draw_filters(figure: Any, report: Findings) -> None:
     """
     drawn = {name: p for name, p in report.bands.items() if len(p.filters_before)}
     if not drawn:
-        raise ValueError(f"No layer of '{report.name}' has frequency bands and 2-D kernels.")
+        raise ValueError(
+            f"No layer of '{report.name}' has frequency bands and 2-D kernels. Prune such layers "
+            "with a method that has bands, or choose another figure. Received: 'filters'."
+        )
     shown = sheet.first(drawn, LAYERS)
     block = 2 * PITCH + 0.45
     axes = sheet.canvas(figure, COLUMN + 2 * sheet.LEFT, TOP + 0.2 + block * len(shown))
@@ -148,17 +154,17 @@ def panels_height(picture: BandPicture, per_line: int) -> float:
 def filters(axes: Any, left: float, top: float, picture: BandPicture) -> None:
     """Draw the filters of a layer, before above after; the longer side fills its cell."""
     stages = (("before", picture.filters_before), ("after", picture.filters_after))
-    for line, (word, kernels) in enumerate(stages):
+    for line, (stage, kernels) in enumerate(stages):
         y = top + line * PITCH
         if len(kernels):
-            write(axes, left, y + FILTER / 2 + 0.04, word, SMALL, FAINT)
+            write(axes, left, y + FILTER / 2 + 0.04, stage, SMALL, FAINT)
         for index, (kernel, limit) in enumerate(zip(kernels, picture.filter_limits, strict=True)):
             height, width = (FILTER * side / max(kernel.shape) for side in kernel.shape)
-            x = left + WORD + index * PITCH
+            x = left + SIDE + index * PITCH
             sheet.image(axes, sheet.signed(kernel, limit), x, y, width, height)
 
 
 def bands_before(pictures: Mapping[str, BandPicture]) -> str:
     """What "before" means in these pictures."""
-    masked = "what the net holds without its mask (masked entries may have gone on learning)"
+    masked = "what the net holds without its mask (masked coefficients may have gone on learning)"
     return sheet.before_words(pictures, masked)

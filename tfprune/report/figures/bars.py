@@ -55,7 +55,7 @@ def density_bars(report: Findings) -> list[Bar]:
 
 
 def work_bars(report: Findings) -> list[Bar]:
-    """The multiply-adds, all and kept, relative to the layer that has most; [] if none is known."""
+    """The multiply-adds, all and kept, relative to the layer with most; [] if unknown."""
     layers = [layer for layer in report.measurement.layers if layer.macs]
     most = max((layer.macs or 0 for layer in layers), default=0)
     return [

@@ -24,7 +24,8 @@ def draw_connections(figure: Any, report: Findings) -> None:
     """
     if not report.connections:
         raise ValueError(
-            f"No layer of '{report.name}' has lost a whole kernel, and no method of it prunes them."
+            f"No layer of '{report.name}' has lost a whole kernel, and no method of it prunes "
+            "them. Prune whole kernels, or choose another figure. Received: 'connections'."
         )
     shown = sheet.first(report.connections, LAYERS)
     lines = -(-len(shown) // 2)

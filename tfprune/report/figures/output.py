@@ -1,24 +1,22 @@
-"""What becomes of a drawing: a file, or SVG inside a page. The only door to matplotlib."""
+"""The only door to matplotlib: figures, their style, and the files that they become."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import re
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 from tfprune.files import write_atomically
-from tfprune.report.table import printable
 
 FORMATS = (".png", ".svg", ".pdf")
 MOST_PIXELS = 60_000  # of a picture's height; matplotlib draws less than 2**16
+NEEDED = "Plots and pages need matplotlib and Jinja2: `pip install tfprune[plots]`."
+FONT = "DejaVu Sans"  # comes with matplotlib
 # Names are no formulas, and equal drawings are equal files.
 SETTINGS = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.family": FONT,
     "text.parse_math": False,
     "image.composite_image": False,
     "svg.hashsalt": "tfprune",
@@ -27,9 +25,6 @@ UNDATED: dict[str, dict[str, Any]] = {
     "svg": dict.fromkeys(("Date", "Creator", "Format", "Type")),
     "pdf": {"CreationDate": None},
 }
-PIXELS_PER_POINT = 96 / 72
-FONT = "font-family: 'DejaVu Sans'; "  # as matplotlib writes it
-LEVEL = re.compile(r"rotate\(-0 [^)]*\)")
 
 
 def write_figure(path: Path, draw: Callable[[Any], None]) -> Path:
@@ -46,33 +41,9 @@ def write_figure(path: Path, draw: Callable[[Any], None]) -> Path:
         figure = new_figure()
         draw(figure)
         dpi = min(160.0, MOST_PIXELS / figure.get_figheight())
-        data = _saved(figure, kind, dpi=dpi)
+        data = saved(figure, kind, dpi=dpi)
     write_atomically(path, data)
     return path
-
-
-def inline_svg(figure: Any, label: str, key: str) -> str:
-    """A figure as an SVG element for an HTML page; its text is text and takes the page's font.
-
-    Args:
-        figure: made and drawn within `style`.
-        label: what the drawing shows, for screen readers.
-        key: another one for each drawing of the page: no two of them share an id.
-    """
-    import matplotlib
-
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": key}):
-        figure.patch.set_visible(False)
-        with warnings.catch_warnings():  # the browser has the letters that DejaVu lacks
-            warnings.filterwarnings("ignore", "Glyph .* missing")
-            data = _saved(figure, "svg")
-    root = ElementTree.fromstring(data)
-    width = float(root.attrib["viewBox"].split()[2]) * PIXELS_PER_POINT
-    size = {"viewBox": root.attrib["viewBox"], "width": f"{width:.0f}"}
-    used = set(re.findall(rb'(?:href="#|url\(#)([^")]+)', data))
-    element = ElementTree.Element("svg", {**size, "role": "img", "aria-label": printable(label)})
-    element.extend(_plain(root, {name.decode() for name in used}))
-    return ElementTree.tostring(element, "unicode")
 
 
 @contextlib.contextmanager
@@ -90,9 +61,6 @@ def style() -> Iterator[None]:
         yield
 
 
-NEEDED = "Plots and pages need matplotlib and Jinja2: `pip install tfprune[plots]`."
-
-
 def new_figure() -> Any:
     """An empty figure that no window knows.
 
@@ -106,41 +74,8 @@ def new_figure() -> Any:
     return Figure()
 
 
-def _saved(figure: Any, kind: str, **settings: Any) -> bytes:
+def saved(figure: Any, kind: str, **settings: Any) -> bytes:
+    """The bytes of a file; `kind` is "png", "svg" or "pdf", `settings` those of `savefig`."""
     data = io.BytesIO()
     figure.savefig(data, format=kind, metadata=UNDATED.get(kind), **settings)
     return data.getvalue()
-
-
-def _plain(parent: ElementTree.Element, used: set[str]) -> Iterator[ElementTree.Element]:
-    """Children as a page wants them: no namespaces, style sheets, idle groups or unused ids."""
-    for node in parent:
-        tag = node.tag.rpartition("}")[2]
-        attributes = {name.rpartition("}")[2]: text for name, text in node.attrib.items()}
-        if attributes.get("id") not in used:
-            attributes.pop("id", None)
-        if LEVEL.fullmatch(attributes.get("transform", "")):
-            attributes.pop("transform")
-        children = list(_plain(node, used))
-        if tag in ("style", "metadata") or (tag in ("defs", "g") and not children):
-            continue
-        if tag == "g" and not attributes:
-            yield from children
-            continue
-        plain = ElementTree.Element(
-            tag, {name: _terse(name, attributes[name]) for name in attributes}
-        )
-        plain.text = node.text if tag == "text" else None
-        plain.extend(children)
-        yield plain
-
-
-def _terse(name: str, value: str) -> str:
-    """The value of an attribute without what a page has no use for; lengths to 0.01 points."""
-    if name == "d":
-        rounded = re.sub(r"-?\d+\.\d+", lambda m: f"{float(m[0]):.2f}", value)
-        parts = rounded.split()  # after M, pairs without a letter are lines
-        return " ".join(parts if "C" in value or "Q" in value else (p for p in parts if p != "L"))
-    if name == "href":  # lines of base64
-        return value.replace(" ", "")
-    return value.replace(FONT, "") if name == "style" else value

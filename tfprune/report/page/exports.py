@@ -9,7 +9,7 @@ from typing import Any
 
 from tfprune.report.table import count, fraction, html_table
 
-Row = Mapping[str, Any]
+Fields = Mapping[str, Any]
 TEXTS = ("file", "target", "storage")  # the first columns; all others but the last hold numerals
 # Keys of a result that have no column; `layers` and `notes` stand below the table.
 ASIDE = (
@@ -20,7 +20,7 @@ ASIDE = (
 TITLES = {"gzip_bytes": "gzip bytes"}
 
 
-def results(export: Any) -> list[Row]:
+def results(export: Any) -> list[Fields]:
     """The results as dicts.
 
     Args:
@@ -38,12 +38,12 @@ def results(export: Any) -> list[Row]:
     return [result if isinstance(result, Mapping) else result.to_dict() for result in given]
 
 
-def file_name(result: Row) -> str:
+def file_name(result: Fields) -> str:
     """The name of the file, without its folder."""
     return PurePath(str(result.get("path", ""))).name
 
 
-def file_table(files: Sequence[Row]) -> str:
+def file_table(files: Sequence[Fields]) -> str:
     """One line per file as HTML; columns that no file fills are left out."""
     lines = [_file_cells(result) for result in files]
     filled = [title for title in _titles(lines) if any(line.get(title) for line in lines)]
@@ -58,7 +58,7 @@ def _titles(lines: Sequence[Mapping[str, str]]) -> list[str]:
     return list(dict.fromkeys(title for line in lines for title in line))
 
 
-def _file_cells(result: Row) -> dict[str, str]:
+def _file_cells(result: Fields) -> dict[str, str]:
     """Title -> cell; keys that an `ExportResult` has not follow behind the usual ones."""
     cells = {"file": file_name(result)}
     usual = ("target", "storage", "bytes", "gzip_bytes")
@@ -72,14 +72,14 @@ def _file_cells(result: Row) -> dict[str, str]:
     return cells | {str(key): value_text(result[key]) for key in others}
 
 
-def _error(result: Row) -> str:
+def _error(result: Fields) -> str:
     error, limit = result.get("max_relative_error"), result.get("tolerance")
     if error is None:
         return ""
     return f"{error:.2g}" + ("" if limit is None else f" (limit {limit:.2g})")
 
 
-def layer_table(result: Row) -> str:
+def layer_table(result: Fields) -> str:
     """The forms of a file's layers as HTML; "" where it has none."""
     layers = [_fields(layer) for layer in result.get("layers") or ()]
     if not layers:
@@ -91,13 +91,13 @@ def layer_table(result: Row) -> str:
     return html_table(head, [_layer_cells(layer)[: len(head)] for layer in layers], texts)
 
 
-def _fields(layer: Any) -> Row:
+def _fields(layer: Any) -> Fields:
     if dataclasses.is_dataclass(layer) and not isinstance(layer, type):
         return dataclasses.asdict(layer)
     return layer if isinstance(layer, Mapping) else {"name": str(layer)}
 
 
-def _layer_cells(layer: Row) -> tuple[str, ...]:
+def _layer_cells(layer: Fields) -> tuple[str, ...]:
     density = layer.get("density")
     return (
         value_text(layer.get("name")),
@@ -109,7 +109,7 @@ def _layer_cells(layer: Row) -> tuple[str, ...]:
     )
 
 
-def notes(result: Row) -> list[str]:
+def notes(result: Fields) -> list[str]:
     """The notes of a file, led by its name."""
     lines = result.get("notes") or ()
     lines = [lines] if isinstance(lines, str) else lines
