@@ -13,8 +13,8 @@ import pytest
 from native.convs import close, draw_weights, slow
 
 from tfprune import ops
+from tfprune.maths.sparse_weights import MOST_KERNEL
 from tfprune.ops import ConvSpec, SparseWeights
-from tfprune.sparse_weights import MOST_KERNEL
 
 pytestmark = pytest.mark.skipif(not ops.available(), reason="built without native kernels")
 OK, INVALID, NO_MEMORY, UNAVAILABLE = range(4)

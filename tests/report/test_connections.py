@@ -9,6 +9,8 @@ import pytest
 import tfprune
 from tfprune.report.connections import connection_pictures
 
+pytest.importorskip("matplotlib")
+pytest.importorskip("jinja2")
 L = keras.layers
 
 

@@ -9,6 +9,8 @@ import pytest
 from keras import layers as L
 
 from tfprune.report import report
+from tfprune.report.figures import sheet
+from tfprune.report.figures.figure import WIDTH, draw_density
 
 imread = pytest.importorskip("matplotlib.image").imread
 
@@ -19,21 +21,18 @@ def net(depth: int = 2) -> keras.Model:
     )
 
 
-def test_bars_have_the_densities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from matplotlib.axes import Axes
+def test_bars_have_the_densities() -> None:
+    from matplotlib.figure import Figure
 
-    drawn = []
-    bars = Axes.barh
-
-    def spy(self: Axes, places, widths, **style):
-        drawn.append(list(widths))
-        return bars(self, places, widths, **style)
-
-    monkeypatch.setattr(Axes, "barh", spy)
     model = net()
     model.layers[0].set_weights([np.diag([1.0, 1, 1, 0])])
-    report(model).plot(tmp_path / "plot.png")
-    assert drawn == [[1, 1], [3 / 16, 1]]
+    figure = Figure()
+    draw_density(figure, report(model))
+    pale, full = figure.axes[0].collections
+    lengths = [[line[1, 0] - line[0, 0] for line in c.get_segments()] for c in (pale, full)]
+    width = WIDTH - 2 * sheet.LEFT
+    assert lengths == [pytest.approx([width, width]), pytest.approx([3 / 16 * width, width])]
+    assert not np.array_equal(pale.get_color(), full.get_color())
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import numpy as np
 from tfprune.graph.layers import find_variable, weighted_layers
 from tfprune.maths.transforms import canonical, extent
 from tfprune.pruned.layers import STATE
-from tfprune.report.pictures import SAMPLE
+from tfprune.report.kernels import SAMPLE
 
 Tensor = Any
 BINS = 24
@@ -23,13 +23,13 @@ TAIL = 0.005  # fraction of the smallest magnitudes that share the first bin
 
 @dataclasses.dataclass(frozen=True)
 class BandPicture:
-    """Of a layer's first weight with bands, in the domain in which it is stored.
+    """A layer's first weight with bands, in the domain in which it is stored.
 
     Attributes:
         names: of the bands, from the lowest frequency up: "0", "1", ...; "0–4" where merged.
-        sizes, kept: int [bands], the entries of each band and those that are not zero.
+        sizes, kept: int [bands], the coefficients of each band and those that are not zero.
         before, after: int [bands, 24], histograms of log10 of the non-zero magnitudes, of at most
-            1,000,000 entries. The first bin holds smaller ones too.
+            1,000,000 coefficients. The first bin holds smaller ones too.
         limits: log10 of the smallest and the largest magnitude of the bins.
         filters_before, filters_after: float32 [n, kh, kw], the kernels of largest norm after
             pruning as the convolution sees them; n = 0 where kernels are not 2-D.
@@ -60,11 +60,11 @@ class BandPicture:
     @property
     def filter_limits(self) -> np.ndarray:
         """The largest |w| of each drawn kernel, before or after; float32 [n]."""
-        both = np.stack([self.filters_before, self.filters_after])
-        return np.abs(both).max((0, 2, 3))
+        filters = np.stack([self.filters_before, self.filters_after])
+        return np.abs(filters).max((0, 2, 3))
 
     def merged(self, most: int = GROUPS) -> BandPicture:
-        """With as many neighbours added up, from band 0 on, that at most `most` are left."""
+        """The picture with neighbouring bands added up, from band 0 on, until `most` are left."""
         count = len(self.names)
         if count <= most:
             return self
@@ -87,11 +87,20 @@ class BandPicture:
 
 
 def band_pictures(model: keras.Layer, before: Any = None) -> dict[str, BandPicture]:
-    """Path -> picture of every pruned layer with bands; see `tfprune.report`."""
+    """Path -> picture of every pruned layer with bands.
+
+    Args:
+        model: a plain or pruned model.
+        before: the model that pruning started from, or None.
+
+    Raises:
+        TypeError: if `before` is no Keras model.
+        ValueError: if it lacks a weight that is pruned.
+    """
     if before is not None and not isinstance(before, keras.Layer):
         raise TypeError(f"`before` must be a Keras 3 model or layer. Received: {before!r}.")
     dense = None if before is None else dict(weighted_layers(before))
-    found = {}
+    pictures = {}
     for path, layer in weighted_layers(model):
         state = getattr(layer, STATE, None)
         if state is None:
@@ -100,17 +109,27 @@ def band_pictures(model: keras.Layer, before: Any = None) -> dict[str, BandPictu
             n: None if dense is None else origin_of(dense, path, n, s.shape)
             for n, s in state.specs.items()
         }
-        each = {name: state.domain.bands(spec) for name, spec in state.specs.items()}
-        name = next((name for name, bands in each.items() if bands is not None), None)
+        bands = {name: state.domain.bands(spec) for name, spec in state.specs.items()}
+        name = next((name for name, indices in bands.items() if indices is not None), None)
         if name is not None:
-            found[path] = _picture(state, name, np.asarray(each[name]), origins[name])
-    return found
+            pictures[path] = _picture(state, name, np.asarray(bands[name]), origins[name])
+    return pictures
 
 
 def origin_of(
     dense: Mapping[str, keras.Layer], path: str, name: str, shape: tuple[int, ...]
 ) -> Tensor:
-    """The weight of a layer in the model that pruning started from."""
+    """The weight of a layer in the model that pruning started from.
+
+    Args:
+        dense: path -> layer of that model.
+        path: of the layer.
+        name: of the weight, as in the specs of the pruned layer.
+        shape: of the weight in the pruned model.
+
+    Raises:
+        ValueError: where the model has no such weight.
+    """
     layer = dense.get(path)
     variable = None if layer is None else find_variable(layer, name)
     if layer is None or variable is None or tuple(variable.shape) != tuple(shape):
@@ -123,18 +142,18 @@ def origin_of(
     return variable.value if state is None or name not in state.specs else state.effective(name)
 
 
-def _picture(state: Any, name: str, each: np.ndarray, origin: Tensor | None) -> BandPicture:
+def _picture(state: Any, name: str, bands: np.ndarray, origin: Tensor | None) -> BandPicture:
     domain, spec = state.domain, state.specs[name]
     latents = state.latents(name) if origin is None else domain.encode(origin, spec)
     unpruned = _array(domain.stored(latents, spec))
     spatial = domain.decode(latents, spec) if origin is None else origin
-    each, stored = each.reshape(-1), state.stored(name)
-    count = int(each.max()) + 1
-    before, after, limits = magnitudes(each, count, unpruned, stored)
+    bands, stored = bands.reshape(-1), state.stored(name)
+    count = int(bands.max()) + 1
+    before, after, limits = magnitudes(bands, count, unpruned, stored)
     return BandPicture(
         names=tuple(map(str, range(count))),
-        sizes=np.bincount(each, minlength=count),
-        kept=np.bincount(each[stored.reshape(-1) != 0], minlength=count),
+        sizes=np.bincount(bands, minlength=count),
+        kept=np.bincount(bands[stored.reshape(-1) != 0], minlength=count),
         before=before,
         after=after,
         limits=limits,
@@ -148,10 +167,19 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def magnitudes(
-    each: np.ndarray, count: int, before: np.ndarray, after: np.ndarray
+    bands: np.ndarray, count: int, before: np.ndarray, after: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
-    """Per band and bin, how many entries are that large; zeros and NaN are in no bin."""
-    step = -(-each.size // SAMPLE)
+    """Count per band and bin how many weights are that large; zeros and NaN are in no bin.
+
+    Args:
+        bands: int [n], the band of each weight, in [0, count).
+        count: of the bands.
+        before, after: [n] in any shape.
+
+    Returns:
+        Counts before and after, int [count, 24], and log10 of the ends of the bins.
+    """
+    step = -(-bands.size // SAMPLE)
     with np.errstate(divide="ignore"):
         logs = [np.log10(np.abs(v.reshape(-1)[::step].astype(float))) for v in (before, after)]
     finite = [np.isfinite(values) for values in logs]
@@ -159,9 +187,9 @@ def magnitudes(
     low, high = limits
     counts = []
     for values, real in zip(logs, finite, strict=True):
-        place = np.floor((values[real] - low) / (high - low) * BINS).clip(0, BINS - 1).astype(int)
-        both = each[::step][real] * BINS + place
-        counts.append(np.bincount(both, minlength=count * BINS).reshape(count, BINS))
+        bins = np.floor((values[real] - low) / (high - low) * BINS).clip(0, BINS - 1).astype(int)
+        cells = bands[::step][real] * BINS + bins
+        counts.append(np.bincount(cells, minlength=count * BINS).reshape(count, BINS))
     return counts[0], counts[1], limits
 
 
@@ -173,11 +201,11 @@ def _limits(logs: np.ndarray) -> tuple[float, float]:
 
 
 def _filters(before: Tensor, after: Tensor, spec: Any) -> dict[str, np.ndarray]:
-    """The same kernels of both, [n, kh, kw]."""
+    """The kernels of largest norm after pruning, before and after, float32 [n, kh, kw]."""
     sizes = extent(spec)
     if len(sizes) != 2:
-        none = np.zeros((0, 1, 1), np.float32)
-        return {"filters_before": none, "filters_after": none}
+        empty = np.zeros((0, 1, 1), np.float32)
+        return {"filters_before": empty, "filters_after": empty}
     flat_before, flat_after = (
         np.nan_to_num(_array(canonical(tensor, spec)).reshape(sizes[0] * sizes[1], -1))
         for tensor in (before, after)
@@ -187,20 +215,3 @@ def _filters(before: Tensor, after: Tensor, spec: Any) -> dict[str, np.ndarray]:
         "filters_before": flat_before[:, largest].T.reshape(-1, *sizes),
         "filters_after": flat_after[:, largest].T.reshape(-1, *sizes),
     }
-
-
-def shade(density: float) -> float:
-    """How opaque the cell of a heat map is, so that ink on it can be read."""
-    return 0.05 + 0.5 * float(np.sqrt(density))
-
-
-def origin_words(pictures: Mapping[str, BandPicture]) -> str:
-    """What "before" means in these pictures."""
-    if any(picture.from_dense for picture in pictures.values()):
-        return "the dense model that pruning started from"
-    return "what the net holds without its mask (masked entries may have gone on learning)"
-
-
-def unmerged(pictures: Mapping[str, BandPicture]) -> int:
-    """How many bands have a column of their own in a heat map."""
-    return max((len(p.names) for p in pictures.values() if not p.is_merged), default=0)

@@ -17,12 +17,12 @@ from tfprune.maths import transforms
 from tfprune.pruned.layers import STATE
 from tfprune.pruned.scales import movable, times_scales
 from tfprune.report.bands import magnitudes, origin_of
-from tfprune.report.pictures import shrink
+from tfprune.report.kernels import shrink
 
 
 @dataclasses.dataclass(frozen=True)
 class ConnectionPicture:
-    """Of a layer's first weight.
+    """The connections of a layer's first weight.
 
     Attributes:
         connections, kept: how many there are, and how many are not zero.
@@ -31,8 +31,8 @@ class ConnectionPicture:
         before, after: int [24], histograms of log10 of the strengths that are not zero. The first
             bin holds smaller ones too.
         limits: log10 of the smallest and the largest strength of the bins.
-        pairs: float32 [rows, columns] in [0, 1], at most 64 x 64: input channels (of a group) down,
-            output channels across, each cell the fraction of its connections that are kept.
+        pairs: float32 [lines, columns] in [0, 1], at most 64 x 64: input channels (of a group)
+            down, output channels across, each cell the fraction of its connections that are kept.
         from_dense: whether "before" is the model that pruning started from; else it is what the
             net holds without its mask.
     """
@@ -63,19 +63,26 @@ class ConnectionPicture:
 def connection_pictures(model: keras.Layer, before: Any = None) -> dict[str, ConnectionPicture]:
     """Path -> picture of the pruned layers in which connections are gone, in order of depth.
 
-    Where whole kernels are gone by any method, or connections are what the method prunes.
+    Whole kernels are gone, by any method, or connections are what the method prunes.
+
+    Args:
+        model: a plain or pruned model.
+        before: the model that pruning started from, or None.
+
+    Raises:
+        ValueError: if `before` lacks a weight that is pruned.
     """
     dense = None if before is None else dict(weighted_layers(before))
-    found = {}
+    pictures = {}
     for path, layer in weighted_layers(model):
         state = getattr(layer, STATE, None)
         for name, spec in {} if state is None else state.specs.items():
             origin = None if dense is None else _origin(dense, path, name, state)
             picture = _picture(state, name, spec, origin)
             if picture is not None:
-                found[path] = picture
+                pictures[path] = picture
                 break
-    return found
+    return pictures
 
 
 def _origin(dense: Mapping[str, keras.Layer], path: str, name: str, state: Any) -> Any:
@@ -89,9 +96,9 @@ def _origin(dense: Mapping[str, keras.Layer], path: str, name: str, state: Any) 
 
 def _picture(state: Any, name: str, spec: Any, origin: Any) -> ConnectionPicture | None:
     left = _strengths(state.effective(name), spec)
-    each = tuple(state.masks[name].shape) == left.shape and tuple(spec.shape) != left.shape
+    by_pair = tuple(state.masks[name].shape) == left.shape and tuple(spec.shape) != left.shape
     gone = transforms.size(spec) > 1 and not left.all()
-    if not (each or gone):
+    if not (by_pair or gone):
         return None
     whole = state.domain.decode(state.latents(name), spec) if origin is None else origin
     flat = np.zeros(left.size, int)
@@ -129,10 +136,3 @@ def _strengths(weight: Any, spec: Any) -> np.ndarray:
     """||K|| of each connection, [cin, cout]."""
     kernels = keras.ops.convert_to_numpy(transforms.canonical(weight, spec))
     return np.linalg.norm(np.asarray(kernels, np.float32), axis=0)
-
-
-def words_before(pictures: Mapping[str, ConnectionPicture]) -> str:
-    """What "before" means in these pictures."""
-    if any(picture.from_dense for picture in pictures.values()):
-        return "the dense model that pruning started from"
-    return "what the net holds without its mask"

@@ -8,8 +8,8 @@ from typing import Any
 
 from tfprune.report.bands import BandPicture
 from tfprune.report.connections import ConnectionPicture
+from tfprune.report.kernels import Picture
 from tfprune.report.measure import Measurement
-from tfprune.report.pictures import Picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Findings:
     Attributes:
         name: the model's name.
         measurement: the numbers (`tfprune.report.measure`).
-        asked: layer -> sparsity asked for by its method or schedule, where it asks for one.
+        asked: layer -> sparsity that its method or schedule asks of it, where it asks for any.
         left_out: (layer, reason) of each layer that is not pruned; empty if none is pruned.
         pictures: layer -> what the page draws of its main kernel.
         bands: layer -> its frequency bands, where its method has bands.
@@ -37,11 +37,11 @@ class Findings:
     def to_dict(self) -> dict[str, Any]:
         """All numbers, JSON-able: `Measurement.to_dict`, what was asked for, bands, connections."""
         data = self.measurement.to_dict()
-        for row in data["layers"]:
-            row["asked_sparsity"] = self.asked.get(row["name"])
-            bands = self.bands.get(row["name"])
-            row["band_densities"] = None if bands is None else bands.densities
-            pairs = self.connections.get(row["name"])
-            row["connections"] = None if pairs is None else pairs.to_dict()
+        for layer in data["layers"]:
+            layer["asked_sparsity"] = self.asked.get(layer["name"])
+            bands = self.bands.get(layer["name"])
+            layer["band_densities"] = None if bands is None else bands.densities
+            pairs = self.connections.get(layer["name"])
+            layer["connections"] = None if pairs is None else pairs.to_dict()
         out = [{"name": name, "reason": reason} for name, reason in self.left_out]
         return {"model": self.name, **data, "left_out": out}

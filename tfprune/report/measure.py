@@ -8,7 +8,7 @@ Papers count compression in three ways and seldom say in which. All three are ke
 - `compression_weights`: the same ratio over the prunable kernels only.
 - `compression_with_indices`: bytes of all weights and biases as dense float32, over their bytes
   when each tensor is stored in the cheaper of two forms, dense float32 or compressed rows (CSR).
-  A tensor of n entries, z of them not zero, and last axis L has n / L rows and takes in CSR
+  A tensor of n elements, z of them not zero, and last axis L has n / L rows and takes in CSR
 
       z * (4 + c) + (n / L + 1) * r  bytes,
 
@@ -19,8 +19,8 @@ Weights are counted in the domain in which they are pruned (DCT coefficients, fo
 would hold them.
 
 `theoretical_speedup` is multiply-adds of the dense net (see `tfprune.graph.macs`) over those that
-are left: of entries that are not zero, and of the transform of a layer's inputs to the pruned
-domain, but never more than the dense layer's, which can always take the place of the sparse one. No
+are left: of weights that are not zero, and of the transform of a layer's inputs to the pruned
+domain, but never more than the dense layer's, which can always replace the sparse one. No
 hardware delivers it as it stands.
 """
 
@@ -113,7 +113,7 @@ class Measurement:
 
     @property
     def macs(self) -> int | None:
-        """Multiply-adds of one inference, over the layers whose multiply-adds are known."""
+        """Multiply-adds of one inference, over the layers where they can be counted."""
         return self._sum("macs") if self._counted else None
 
     @property
@@ -137,7 +137,7 @@ class Measurement:
 
     @property
     def compression_weights(self) -> float | None:
-        """Entries of the prunable kernels / those that are not zero."""
+        """Weights of the prunable kernels / those that are not zero."""
         return _ratio(self._sum("kernel_parameters"), self._sum("kernel_nonzero"))
 
     @property
@@ -194,15 +194,15 @@ def measure(model: keras.Layer, input_shape: Any = None) -> Measurement:
             "Call it once on data, or give it an `Input`."
         )
     uses, notes = _count(model, input_shape)
-    rows = [
+    measures = [
         _measure_layer(name, layer, None if uses is None else uses.get(id(layer), 0))
         for name, layer in layers
         if own_variables(layer) or isinstance(layer, SparseConv)
     ]
-    unknown = [row.name for row in rows if row.macs is None] if uses is not None else []
+    unknown = [layer.name for layer in measures if layer.macs is None] if uses is not None else []
     if unknown:
         notes.append(f"multiply-adds not known, left out of the totals: {', '.join(unknown)}")
-    return Measurement(tuple(rows), tuple(notes))
+    return Measurement(tuple(measures), tuple(notes))
 
 
 def _kind(thing: Any) -> str:
@@ -214,13 +214,16 @@ def _count(model: keras.Layer, input_shape: Any) -> tuple[dict[int, Any] | None,
         return kernel_uses(model, input_shape), []
     except Uncountable as error:
         if input_shape is not None:
-            raise ValueError(f"`input_shape` = {input_shape!r} does not fit: {error}.") from error
+            raise ValueError(
+                f"`input_shape` = {input_shape!r} does not fit: {error}. It must be the shape "
+                "of one example, without batch axis."
+            ) from error
         return None, [f"multiply-adds not counted: {error}"]
 
 
 def _measure_layer(name: str, layer: keras.Layer, uses: Any) -> LayerMeasure:
     if isinstance(layer, SparseConv):
-        return _measure_packed(name, layer, uses)
+        return _measure_sparse(name, layer, uses)
     values = stored_weights(layer)
     prunable = {id(find_variable(layer, kernel)) for kernel in prunable_names(layer)}
     kernels = [key for key, variable in own_variables(layer).items() if id(variable) in prunable]
@@ -241,11 +244,11 @@ def _measure_layer(name: str, layer: keras.Layer, uses: Any) -> LayerMeasure:
     )
 
 
-def _measure_packed(name: str, layer: SparseConv, uses: Any) -> LayerMeasure:
+def _measure_sparse(name: str, layer: SparseConv, uses: Any) -> LayerMeasure:
     """A layer of `tfprune.compact`, as the convolution that it computes."""
-    packed = layer.sparse_weights
-    kernel, spec = packed.dense(), packed.spec
-    kept, biases = len(packed.values), int(np.count_nonzero(packed.bias))
+    csr = layer.sparse_weights
+    kernel, spec = csr.dense(), csr.spec
+    kept, biases = len(csr.values), int(np.count_nonzero(csr.bias))
     axes = ("kh", "kw", "cin", "cout")
     weight = WeightSpec("kernel", kernel.shape, axes, groups=spec.groups)
     extra = dct_macs.per_use(weight, kernel) if spec.basis == "dct" else 0.0
@@ -253,13 +256,13 @@ def _measure_packed(name: str, layer: SparseConv, uses: Any) -> LayerMeasure:
         name=name,
         kind="SparseConv",
         shape=list(kernel.shape),
-        parameters=kernel.size + packed.bias.size,
+        parameters=kernel.size + csr.bias.size,
         nonzero=kept + biases,
         **_work(uses, kernel.size, kept, extra),
         kernel_parameters=kernel.size,
         kernel_nonzero=kept,
-        dense_bytes=4 * (kernel.size + packed.bias.size),
-        stored_bytes=stored_bytes(kernel.shape, kept) + stored_bytes(packed.bias.shape, biases),
+        dense_bytes=4 * (kernel.size + csr.bias.size),
+        stored_bytes=stored_bytes(kernel.shape, kept) + stored_bytes(csr.bias.shape, biases),
     )
 
 

@@ -1,4 +1,4 @@
-"""`report(model)`, and the `Report` it gives."""
+"""`report(model)` and the `Report` that it returns."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tfprune.report.bands import band_pictures
 from tfprune.report.connections import connection_pictures
 from tfprune.report.figures.figure import plot
 from tfprune.report.findings import Findings
+from tfprune.report.kernels import picture
 from tfprune.report.measure import measure
 from tfprune.report.page.page import write_page
-from tfprune.report.pictures import picture
 from tfprune.report.table import inline_html, text_table
 from tfprune.schedules import final_sparsity
 
@@ -43,7 +43,8 @@ class Report(Findings):
 
         Raises:
             ImportError: without matplotlib (`pip install tfprune[plots]`).
-            ValueError: for another suffix or word, or where no layer has what is to be drawn.
+            ValueError: for another suffix or another `what`, or where no layer has what is to be
+                drawn.
         """
         return plot(self, Path(path), what)
 
@@ -55,8 +56,13 @@ class Report(Findings):
         Args:
             path: where to write it.
             history: a Keras `History` or {name: values per epoch}; drawn as curves.
-            export: an `ExportResult`, several of them in a list, or dicts; shown as a table.
+            export: an `ExportResult`, several of them in a list, or dicts as of its `to_dict`;
+                shown as a table of files and tables of their layers.
             title: heading of the page; by default the model's name.
+
+        Raises:
+            ImportError: without matplotlib or Jinja2 (`pip install tfprune[plots]`).
+            TypeError: if `history` or `export` is something else.
         """
         return write_page(self, Path(path), history, export, title)
 
@@ -77,14 +83,14 @@ def report(
         TypeError, ValueError: as `measure`; if `before` is no Keras model, or lacks a weight that
             is pruned.
     """
-    numbers = measure(model, input_shape)
+    measurement = measure(model, input_shape)
     layers = weighted_layers(model)
     asked = {name: _asked(getattr(layer, STATE, None)) for name, layer in layers}
     pruned = any(getattr(layer, STATE, None) is not None for _, layer in layers)
     drawn = {name: picture(layer) for name, layer in layers}
     return Report(
         name=model.name,
-        measurement=numbers,
+        measurement=measurement,
         asked={name: value for name, value in asked.items() if value is not None},
         left_out=tuple(left_out(model)) if pruned else (),
         pictures={name: value for name, value in drawn.items() if value is not None},

@@ -1,4 +1,4 @@
-"""The frequency bands of layers drawn with matplotlib; sizes are in inches."""
+"""The frequency bands of layers: densities as a heat map, histograms, and some filters."""
 
 from __future__ import annotations
 
@@ -8,123 +8,163 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.report.bands import FILTERS, BandPicture, origin_words, shade, unmerged
-from tfprune.report.figures.sheet import (
-    FAINT,
-    FRAME,
-    INK,
-    RIGHT,
-    _words,
-    axes_at,
-    first,
-    heading,
-    note,
-    of,
-    stairs,
-)
+from tfprune.report.bands import FILTERS, BandPicture
+from tfprune.report.figures import sheet
+from tfprune.report.figures.sheet import COLUMN, FAINT, SMALL, short, write
 from tfprune.report.findings import Findings
-from tfprune.report.page.svg import short
-from tfprune.report.pictures import ABOVE, signed_pixels
 from tfprune.report.table import fraction
 
-LAYERS = 12  # whose histograms or filters are drawn, at most
-ROWS = 60  # of the heat map, at most
-WIDTH, LEFT, TOP, BOTTOM = 11.0, 2.0, 0.9, 0.3
-ROW, CELL, PER_LINE = 0.34, 0.72, 6
-PANEL_W, PANEL_H, GAP, LINE, HEADING = 1.3, 0.62, 0.16, 1.12, 0.4
-FILTER, STEP = 0.62, 0.7
+LAYERS = 12  # of a figure in a file whose histograms or filters are drawn, at most
+LINES = 60  # of a heat map in a file, at most
+NAME, CELL, ROW, TALL, BANDS_LINE = 1.7, 0.58, 0.29, 0.42, 0.22  # of a heat map
+PANEL_W, PANEL_H, GAP, STEP = 1.4, 0.55, 0.25, 0.97  # of the histogram of a band
+NARROW, WIDE = 3, 6  # histograms beside each other: on a page, in a file
+FILTER, SIDE = 0.46, 0.5  # a filter, and the margin of its line
+PITCH = (COLUMN - SIDE) / FILTERS
+TOP, HEADING = 0.75, 0.36
 
 
 def draw_bands(figure: Any, report: Findings) -> None:
-    """The densities as a heat map, and below it the histograms of each layer."""
+    """Draw the densities as a heat map, and below it the histograms of each layer.
+
+    Raises:
+        ValueError: where no layer has bands.
+    """
     if not report.bands:
-        raise ValueError(f"No layer of '{report.name}' has frequency bands to draw.")
+        raise ValueError(
+            f"No layer of '{report.name}' has frequency bands to draw. Prune it with a method that "
+            "has bands, or choose another figure. Received: 'bands'."
+        )
     merged = {name: picture.merged() for name, picture in report.bands.items()}
-    rows, shown = first(merged, ROWS), first(merged, LAYERS)
-    lines = [math.ceil(len(picture.names) / PER_LINE) for picture in shown.values()]
-    start = TOP + ROW * len(rows) + 0.75  # of the lower half
-    figure.set_size_inches(WIDTH, start + sum(HEADING + LINE * n for n in lines) + BOTTOM)
+    lines, shown = sheet.first(merged, LINES), sheet.first(merged, LAYERS)
+    start = TOP + map_height(lines) + 0.85  # of the lower half
+    blocks = [HEADING + panels_height(picture, WIDE) for picture in shown.values()]
+    width = 2 * sheet.LEFT + WIDE * (PANEL_W + GAP) - GAP
+    axes = sheet.canvas(figure, width, start + sum(blocks) + 0.1)
     title = f"{report.name}: fraction of each frequency band that is not zero"
-    heading(figure, 0.4, title + of(len(rows), len(merged)))
-    _heat_map(figure, rows)
-    title = "Magnitudes of the non-zero entries, pale: before, full: after pruning"
-    heading(figure, start - 0.36, title + of(len(shown), len(merged)))
-    note(figure, start - 0.14, f"before: {origin_words(merged)}; band 0 is the lowest frequency")
-    top = start + 0.1
-    for (name, picture), count in zip(shown.items(), lines, strict=True):
-        _histograms(figure, top, name, picture)
-        top += HEADING + LINE * count
+    sheet.heading(figure, 0.42, title + sheet.of(len(lines), len(merged)))
+    heat_map(axes, sheet.LEFT, TOP - 0.1, lines)
+    title = "Magnitudes of the nonzero coefficients, pale: before, full: after pruning"
+    sheet.heading(figure, start - 0.38, title + sheet.of(len(shown), len(merged)))
+    note = f"before: {bands_before(merged)}; band 0 is the lowest frequency"
+    sheet.note(figure, start - 0.17, note)
+    top = start
+    for (name, picture), height in zip(shown.items(), blocks, strict=True):
+        axes.text(
+            sheet.LEFT, top + 0.14, short(name, 80), fontsize=9.5, color=sheet.INK, weight=700
+        )
+        histograms(axes, sheet.LEFT, top + HEADING, picture, WIDE)
+        top += height
 
 
 def draw_filters(figure: Any, report: Findings) -> None:
-    """Some filters of each layer, before above after."""
-    found = {name: p for name, p in report.bands.items() if len(p.filters_before)}
-    if not found:
-        raise ValueError(f"No layer of '{report.name}' has frequency bands and 2-D kernels.")
-    shown = first(found, LAYERS)
-    block = 2 * STEP + 0.3
-    width = LEFT + FILTERS * STEP + RIGHT + 0.4
-    figure.set_size_inches(width, TOP + block * len(shown) + BOTTOM / 2)
-    title = f"{report.name}: filters of largest norm, before and after pruning"
-    heading(figure, 0.35, title + of(len(shown), len(found)))
-    note(figure, 0.6, f"before: {origin_words(found)}\nblue: above zero, orange: below")
-    for place, (name, picture) in enumerate(shown.items()):
-        axes = axes_at(figure, LEFT, TOP + place * block, FILTERS * STEP, 2 * STEP)
-        _filters(axes, name, picture)
+    """Draw some filters of each layer, before above after.
+
+    Raises:
+        ValueError: where no layer has bands and 2-D kernels.
+    """
+    drawn = {name: p for name, p in report.bands.items() if len(p.filters_before)}
+    if not drawn:
+        raise ValueError(
+            f"No layer of '{report.name}' has frequency bands and 2-D kernels. Prune such layers "
+            "with a method that has bands, or choose another figure. Received: 'filters'."
+        )
+    shown = sheet.first(drawn, LAYERS)
+    block = 2 * PITCH + 0.45
+    axes = sheet.canvas(figure, COLUMN + 2 * sheet.LEFT, TOP + 0.2 + block * len(shown))
+    title = f"{report.name}: filters before and after pruning"
+    sheet.heading(figure, 0.35, title + sheet.of(len(shown), len(drawn)))
+    sheet.note(figure, 0.56, "those of largest norm; blue: above zero, orange: below")
+    sheet.note(figure, 0.74, f"before: {bands_before(drawn)}")
+    for index, (name, picture) in enumerate(shown.items()):
+        top = TOP + 0.2 + index * block
+        write(axes, sheet.LEFT, top + 0.14, short(name, 60))
+        filters(axes, sheet.LEFT, top + 0.24, picture)
 
 
-def _heat_map(figure: Any, pictures: Mapping[str, BandPicture]) -> None:
+def draw_map(figure: Any, pictures: Mapping[str, BandPicture]) -> None:
+    """Draw a heat map on a figure of its own; see `heat_map`."""
     columns = max(len(picture.names) for picture in pictures.values())
-    axes = axes_at(figure, LEFT, TOP, CELL * columns, ROW * len(pictures))
-    pixels = np.zeros((len(pictures), columns, 4))
-    pixels[..., :3] = np.divide(ABOVE, 255)
-    for row, picture in enumerate(pictures.values()):
-        for band, density in enumerate(picture.densities):
-            pixels[row, band, 3] = shade(density)
-            name = picture.names[band]
-            below = f"\n{name}" if picture.is_merged else ""
-            words = fraction(density) + below
-            axes.text(band, row, words, ha="center", va="center", fontsize=7.5, color=INK)
-    axes.imshow(pixels, aspect="auto", interpolation="nearest")
-    axes.set_yticks(range(len(pictures)), [short(name, 24) for name in pictures], color=INK)
-    axes.set_xticks(range(unmerged(pictures)))
-    axes.xaxis.tick_top()
-    axes.text(-0.58, -0.84, "band", ha="right", va="center", fontsize=8, color=FAINT)
-    for line in range(len(pictures) + 1):
-        axes.axhline(line - 0.5, color="white", linewidth=2)
-    for line in range(columns + 1):
-        axes.axvline(line - 0.5, color="white", linewidth=2)
+    axes = sheet.canvas(figure, NAME + columns * CELL, map_height(pictures))
+    heat_map(axes, 0, 0, pictures)
 
 
-def _histograms(figure: Any, top: float, name: str, picture: BandPicture) -> None:
-    _words(figure, top + 0.12, short(name, 80), fontsize=9.5, color=INK, weight="bold")
-    for band in range(len(picture.names)):
-        line, place = divmod(band, PER_LINE)
-        left = RIGHT + 0.1 + place * (PANEL_W + GAP + 0.3)
-        panel = axes_at(figure, left, top + HEADING + line * LINE, PANEL_W, PANEL_H)
-        _histogram(panel, picture, band)
+def draw_layer(figure: Any, picture: BandPicture) -> None:
+    """Draw the histograms and the filters of one layer on a figure of its own."""
+    upper = panels_height(picture, NARROW)
+    lower = 2 * PITCH if len(picture.filters_before) else 0.0
+    axes = sheet.canvas(figure, COLUMN, upper + lower)
+    histograms(axes, 0, 0, picture, NARROW)
+    filters(axes, 0, upper, picture)
 
 
-def _histogram(axes: Any, picture: BandPicture, band: int) -> None:
-    stairs(axes, picture.before[band], picture.after[band], picture.limits)
-    axes.set_title(f"band {picture.names[band]}", loc="left", fontsize=8, color=INK, pad=3)
-    density = fraction(picture.densities[band])
-    axes.set_title(density, loc="right", fontsize=8, color=FAINT, pad=3)
+def heat_map(axes: Any, left: float, top: float, pictures: Mapping[str, BandPicture]) -> None:
+    """Draw layers down, bands across, the density in each cell; merged bands are named in it."""
+    write(axes, left + NAME - 0.1, top + 0.14, "band", SMALL, FAINT, "right")
+    columns = max((len(p.names) for p in pictures.values() if not p.is_merged), default=0)
+    for band in range(columns):
+        x = left + NAME + (band + 0.5) * CELL
+        write(axes, x, top + 0.14, str(band), SMALL, FAINT, "center")
+    y = top + BANDS_LINE
+    for name, picture in pictures.items():
+        height = TALL if picture.is_merged else ROW
+        write(axes, left + NAME - 0.1, y + height / 2 + 0.04, short(name, 24), side="right")
+        _cells(axes, left + NAME, y, height, picture)
+        y += height
 
 
-def _filters(axes: Any, name: str, picture: BandPicture) -> None:
-    """Eight cells across, one unit each, before above after."""
-    kernels = zip(picture.filters_before, picture.filters_after, picture.filter_limits, strict=True)
-    half = FILTER / STEP / 2
-    for place, (before, after, limit) in enumerate(kernels):
-        for row, kernel in enumerate((before, after)):
-            height, width = (half * side / max(kernel.shape) for side in kernel.shape)
-            box = (place - width, place + width, row + height, row - height)
-            axes.imshow(signed_pixels(kernel, limit), extent=box, interpolation="nearest")
-            left, right, low, high = box
-            corners = [left, right, right, left, left], [low, low, high, high, low]
-            axes.plot(*corners, color=FRAME, linewidth=0.8)
-    axes.set_xlim(-0.5, FILTERS - 0.5)
-    axes.set_ylim(1.5, -0.5)
-    axes.set_xticks([])
-    axes.set_yticks([0, 1], [f"{short(name, 24)}\nbefore", "after"], color=INK)
+def map_height(pictures: Mapping[str, BandPicture]) -> float:
+    """Height of `heat_map`."""
+    return BANDS_LINE + sum(TALL if p.is_merged else ROW for p in pictures.values())
+
+
+def _cells(axes: Any, left: float, top: float, height: float, picture: BandPicture) -> None:
+    middles = left + (np.arange(len(picture.names)) + 0.5) * CELL
+    colors = sheet.tinted(shade(np.array(picture.densities))) / 255
+    size = {"width": CELL - 0.02, "height": height - 0.02, "bottom": top + 0.01}
+    axes.bar(middles, color=colors, linewidth=0, clip_on=False, **size)
+    for x, name, density in zip(middles, picture.names, picture.densities, strict=True):
+        write(axes, x, top + 0.19, fraction(density), SMALL, side="center")
+        if picture.is_merged:
+            write(axes, x, top + 0.34, name, 6.5, FAINT, "center")
+
+
+def shade(density: np.ndarray) -> np.ndarray:
+    """How opaque the cells of a heat map are, so that ink on them can be read."""
+    return 0.05 + 0.5 * np.sqrt(density)
+
+
+def histograms(axes: Any, left: float, top: float, picture: BandPicture, per_line: int) -> None:
+    """Draw the magnitudes of each band, before and after."""
+    for band, name in enumerate(picture.names):
+        line, column = divmod(band, per_line)
+        x, y = left + column * (PANEL_W + GAP), top + line * STEP
+        write(axes, x, y + 0.14, f"band {name}", SMALL)
+        density = fraction(picture.densities[band])
+        write(axes, x + PANEL_W, y + 0.14, density, SMALL, FAINT, "right")
+        box = (x, y + 0.2, PANEL_W, PANEL_H)
+        sheet.magnitudes(axes, box, picture.before[band], picture.after[band], picture.limits)
+
+
+def panels_height(picture: BandPicture, per_line: int) -> float:
+    """Height of `histograms`."""
+    return STEP * math.ceil(len(picture.names) / per_line)
+
+
+def filters(axes: Any, left: float, top: float, picture: BandPicture) -> None:
+    """Draw the filters of a layer, before above after; the longer side fills its cell."""
+    stages = (("before", picture.filters_before), ("after", picture.filters_after))
+    for line, (stage, kernels) in enumerate(stages):
+        y = top + line * PITCH
+        if len(kernels):
+            write(axes, left, y + FILTER / 2 + 0.04, stage, SMALL, FAINT)
+        for index, (kernel, limit) in enumerate(zip(kernels, picture.filter_limits, strict=True)):
+            height, width = (FILTER * side / max(kernel.shape) for side in kernel.shape)
+            x = left + SIDE + index * PITCH
+            sheet.image(axes, sheet.signed(kernel, limit), x, y, width, height)
+
+
+def bands_before(pictures: Mapping[str, BandPicture]) -> str:
+    """What "before" means in these pictures."""
+    masked = "what the net holds without its mask (masked coefficients may have gone on learning)"
+    return sheet.before_words(pictures, masked)

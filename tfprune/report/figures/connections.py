@@ -1,57 +1,77 @@
-"""The connections between channels drawn with matplotlib; sizes are in inches."""
+"""The connections between channels: how strong they are, and which are left."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from tfprune.report.connections import ConnectionPicture, words_before
+from tfprune.report.connections import ConnectionPicture
 from tfprune.report.figures import sheet
+from tfprune.report.figures.bars import Bar
+from tfprune.report.figures.kernels import BOX, SIDE, WIDTH, density_map
 from tfprune.report.findings import Findings
-from tfprune.report.page.connections import dead_words, label
-from tfprune.report.page.svg import short
-from tfprune.report.pictures import ABOVE
+from tfprune.report.table import count, fraction
 
-LAYERS = 40
-ROW, PAIRS, HISTOGRAM, WIDTH, TOP = 1.2, 0.95, 3.4, 9.4, 0.95
+LAYERS = 40  # of a figure in a file, at most
+BLOCK, TOP, SHEET = 1.6, 0.95, 7.6
 
 
 def draw_connections(figure: Any, report: Findings) -> None:
-    """Layers in order of depth: strengths before and after, and which channel pairs are left."""
+    """Draw layers in order of depth, two beside each other.
+
+    Raises:
+        ValueError: where no layer has connections to draw.
+    """
     if not report.connections:
         raise ValueError(
-            f"No layer of '{report.name}' has lost a whole kernel, and no method of it prunes them."
+            f"No layer of '{report.name}' has lost a whole kernel, and no method of it prunes "
+            "them. Prune whole kernels, or choose another figure. Received: 'connections'."
         )
     shown = sheet.first(report.connections, LAYERS)
-    figure.set_size_inches(WIDTH, TOP + ROW * len(shown) + 0.2)
+    lines = -(-len(shown) // 2)
+    axes = sheet.canvas(figure, SHEET, TOP + BLOCK * lines)
     more = sheet.of(len(shown), len(report.connections))
     sheet.heading(figure, 0.35, f"{report.name}: connections between channels{more}")
-    before = words_before(report.connections)
-    text = f"strengths, pale: before ({before}), full: after; right: inputs down, outputs across"
-    sheet.note(figure, 0.62, text)
-    for place, (name, picture) in enumerate(shown.items()):
-        _row(figure, TOP + place * ROW, name, picture)
+    before = connections_before(report.connections)
+    text = "left: inputs down, outputs across; right: strengths, pale: before, full: after"
+    sheet.note(figure, 0.57, text)
+    sheet.note(figure, 0.74, f"before: {before}")
+    for index, (name, picture) in enumerate(shown.items()):
+        left, top = sheet.LEFT + SHEET / 2 * (index % 2), TOP + index // 2 * BLOCK
+        words = f"{sheet.short(name, 26)}   {connection_label(picture)}"
+        sheet.write(axes, left, top + 0.13, words)
+        _pairs(axes, left, top + 0.22, picture)
 
 
-def _row(figure: Any, top: float, name: str, picture: ConnectionPicture) -> None:
-    across, down = figure.get_size_inches()
-    words = f"{short(name, 24)}\n{label(picture)}"
-    figure.text(0.3 / across, 1 - (top + 0.2) / down, words, fontsize=9, color=sheet.INK, va="top")
-    sheet.stairs(
-        sheet.axes_at(figure, 2.6, top + 0.1, HISTOGRAM, 0.7),
-        picture.before,
-        picture.after,
-        picture.limits,
-    )
-    pixels = np.zeros((*picture.pairs.shape, 4))
-    pixels[..., :3] = np.divide(ABOVE, 255)
-    pixels[..., 3] = np.sqrt(picture.pairs)
-    axes = sheet.axes_at(figure, 2.9 + HISTOGRAM, top + 0.05, PAIRS, PAIRS)
-    axes.set_facecolor(sheet.TRACK)
-    axes.imshow(pixels, aspect="auto", interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    words = dead_words(picture).replace(", ", "\n")
-    left = (3.05 + HISTOGRAM + PAIRS) / across
-    figure.text(left, 1 - (top + 0.2) / down, words, fontsize=8, color=sheet.FAINT, va="top")
+def draw_connection(figure: Any, picture: ConnectionPicture) -> None:
+    """Draw one layer on a figure of its own."""
+    _pairs(sheet.canvas(figure, WIDTH, SIDE + 0.24), 0.02, 0.02, picture)
+
+
+def _pairs(axes: Any, left: float, top: float, picture: ConnectionPicture) -> None:
+    density_map(axes, picture.pairs, left, top)
+    box = (left + BOX[0], top + BOX[1], *BOX[2:])
+    sheet.magnitudes(axes, box, picture.before, picture.after, picture.limits)
+    sheet.write(axes, left, top + SIDE + 0.16, dead_words(picture), sheet.SMALL, sheet.FAINT)
+
+
+def connection_bars(pictures: Mapping[str, ConnectionPicture]) -> list[Bar]:
+    """The fraction of the connections that is left."""
+    return [Bar(name, 1.0, p.density, connection_label(p)) for name, p in pictures.items()]
+
+
+def connection_label(picture: ConnectionPicture) -> str:
+    """The fraction and the counts: "0.7000 · 14 of 20"."""
+    share = fraction(picture.density)
+    return f"{share} · {count(picture.kept)} of {count(picture.connections)}"
+
+
+def dead_words(picture: ConnectionPicture) -> str:
+    """Channels that are cut off: "2 of 16 inputs, 0 of 32 outputs cut off"."""
+    inputs = f"{picture.dead_inputs} of {picture.inputs} inputs"
+    return f"{inputs}, {picture.dead_outputs} of {picture.outputs} outputs cut off"
+
+
+def connections_before(pictures: Mapping[str, ConnectionPicture]) -> str:
+    """What "before" means in these pictures."""
+    return sheet.before_words(pictures, "what the net holds without its mask")

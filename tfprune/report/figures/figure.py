@@ -1,21 +1,25 @@
-"""Figures drawn with matplotlib: the density of each layer as bars, and the bands' figures."""
+"""The figures that `Report.plot` writes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from tfprune.report.figures import sheet
 from tfprune.report.figures.bands import draw_bands, draw_filters
+from tfprune.report.figures.bars import ROW, add_bars, density_bars
 from tfprune.report.figures.connections import draw_connections
-from tfprune.report.figures.sheet import FAINT, INK, KEPT, TRACK, write_figure
+from tfprune.report.figures.output import write_figure
 from tfprune.report.findings import Findings
-from tfprune.report.table import fraction, times
+from tfprune.report.table import times
+
+WIDTH, TOP = 7.0, 0.85
 
 
 def plot(report: Findings, path: Path, what: str = "density") -> Path:
     """Write the figure; see `Report.plot`."""
     drawings = {
-        "density": _density,
+        "density": draw_density,
         "bands": draw_bands,
         "filters": draw_filters,
         "connections": draw_connections,
@@ -26,45 +30,12 @@ def plot(report: Findings, path: Path, what: str = "density") -> Path:
     return write_figure(path, lambda figure: draw(figure, report))
 
 
-def _density(figure: Any, report: Findings) -> None:
-    figure.set_size_inches(9, 1.5 + 0.34 * len(report.measurement.layers))
-    figure.set_layout_engine("constrained", w_pad=0.2, h_pad=0.12)
-    axes = figure.add_subplot()
-    _bars(axes, report)
-    _frame(axes, report)
-
-
-def _bars(axes: Any, report: Findings) -> None:
-    layers = report.measurement.layers
-    places = range(len(layers))
-    axes.barh(places, [1] * len(layers), height=0.62, color=TRACK)
-    axes.barh(places, [layer.density or 0 for layer in layers], height=0.62, color=KEPT)
-    for place, layer in zip(places, layers, strict=True):
-        label = f"{fraction(layer.density)}   {layer.nonzero:,} of {layer.parameters:,}"
-        axes.text(1.015, place, label, va="center", fontsize=9, color=INK)
-        asked = report.asked.get(layer.name)
-        if asked is not None:
-            axes.plot([1 - asked] * 2, [place - 0.4, place + 0.4], color=INK, linewidth=1.2)
-
-
-def _frame(axes: Any, report: Findings) -> None:
-    layers, numbers = report.measurement.layers, report.measurement
-    axes.set_yticks(range(len(layers)), [layer.name for layer in layers], fontsize=9, color=INK)
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1.42)
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1.0])
-    axes.tick_params(length=0, colors=FAINT, labelsize=9)
-    axes.tick_params(axis="y", colors=INK)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    label = "density (fraction of weights and biases that is not zero"
-    axes.set_xlabel(
-        label + (", line = asked for)" if report.asked else ")"),
-        fontsize=9,
-        color=FAINT,
-        loc="left",
-    )
-    title = f"{report.name}: {numbers.nonzero:,} of {numbers.parameters:,} parameters are not zero"
-    axes.set_title(
-        f"{title} ({times(numbers.compression)})", loc="left", fontsize=11, color=INK, pad=10
-    )
+def draw_density(figure: Any, report: Findings) -> None:
+    """Draw the density of each layer as a bar, below what is left of the whole net."""
+    bars, measurement = density_bars(report), report.measurement
+    axes = sheet.canvas(figure, WIDTH, TOP + ROW * len(bars) + 0.2)
+    kept = f"{measurement.nonzero:,} of {measurement.parameters:,} parameters are not zero"
+    sheet.heading(figure, 0.4, f"{report.name}: {kept} ({times(measurement.compression)})")
+    line = "; line: asked for" if report.asked else ""
+    sheet.note(figure, 0.62, f"density: fraction of weights and biases that is not zero{line}")
+    add_bars(axes, sheet.LEFT, TOP, WIDTH - 2 * sheet.LEFT, bars)

@@ -1,4 +1,4 @@
-"""Pictures of how much the outputs feel each weight, layer by layer, as training goes on."""
+"""Pictures of how much the outputs move with each weight, layer by layer, as training goes on."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 from tfprune.maths.checks import check_step
 from tfprune.needs import OutputSensitivity
 from tfprune.pruned.layers import STATE, pruned_layers
-from tfprune.report.figures.sheet import write_figure
-from tfprune.report.pictures import shrink
+from tfprune.report.figures.output import write_figure
+from tfprune.report.kernels import shrink
 from tfprune.training.sensitivity.serve import measure_on
 
-PER_ROW, SIDE, TOP = 4, 2.2, 0.9
+PER_LINE, SIDE, TOP = 4, 2.2, 0.9
 
 
 class SensitivityMaps(keras.callbacks.Callback):
@@ -67,37 +67,47 @@ def sensitivity_maps(
     Args:
         model: a pruned model. x, y: the batch; y for "specific" sensitivity.
         signal: what to measure; None: unspecific, of all outputs.
+
+    Raises:
+        ValueError: if no layer is pruned.
     """
     signal = signal or OutputSensitivity(classes=None)
     states = {path: getattr(layer, STATE) for path, layer in pruned_layers(model)}
     if not states:
-        raise ValueError(f"Model '{model.name}' has no pruned layer to measure.")
-    found = measure_on(model, list(states.values()), signal, x, y)
+        raise ValueError(
+            f"`model` must have pruned layers, see `tfprune.prune`. Received: '{model.name}' with "
+            "no pruned layer to measure."
+        )
+    sensitivities = measure_on(model, list(states.values()), signal, x, y)
     maps = {}
     for path, state in states.items():
         name = next(iter(state.specs))
-        value = keras.ops.convert_to_numpy(found[id(state), name])
+        value = keras.ops.convert_to_numpy(sensitivities[id(state), name])
         maps[path] = np.where(state.mask_arrays()[name], value, np.nan)
     return maps
 
 
 def draw(maps: Mapping[str, np.ndarray], path: Path, title: str) -> Path:
-    """Write the maps as one picture, `.png`, `.svg` or `.pdf`.
+    """Write the maps as one picture, `.png`, `.svg` or `.pdf`; return its path.
+
+    Args:
+        maps: layer path -> sensitivities, NaN where pruned; the last axis goes across.
+        path: where to write it.
+        title: ends the heading: "after epoch 3".
 
     Raises:
-        ImportError, ValueError: as `tfprune.report.figures.sheet.write_figure`.
+        ImportError, ValueError: as `tfprune.report.figures.output.write_figure`.
     """
     return write_figure(path, lambda figure: _maps(figure, maps, title))
 
 
 def _maps(figure: Any, maps: Mapping[str, np.ndarray], title: str) -> None:
-    rows = math.ceil(len(maps) / PER_ROW)
-    columns = min(len(maps), PER_ROW)
-    figure.set_size_inches(SIDE * columns + 0.6, SIDE * rows + TOP)
+    lines, columns = math.ceil(len(maps) / PER_LINE), min(len(maps), PER_LINE)
+    figure.set_size_inches(SIDE * columns + 0.6, SIDE * lines + TOP)
     figure.set_layout_engine("constrained")
     figure.suptitle(f"sensitivity of the outputs to each weight, {title}", fontsize=10)
-    for number, (name, values) in enumerate(maps.items()):
-        axes = figure.add_subplot(rows, columns, number + 1)
+    for index, (name, values) in enumerate(maps.items()):
+        axes = figure.add_subplot(lines, columns, index + 1)
         _map(axes, name, values)
 
 
