@@ -1,8 +1,6 @@
 """How weights are stored in the file, and how near to the Keras model each storage must stay."""
 
 import dataclasses
-import math
-import numbers
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,21 +56,12 @@ VALUES = {
 FLOAT32 = {"float32": STORAGES["float32"]}
 
 
-def find_storage(
-    name: object, tolerance: object, known: Mapping[str, Storage] = STORAGES
-) -> Storage:
-    """Return the storage of that name, its `max_error` replaced by `tolerance` if that is given."""
-    storage = known.get(name) if isinstance(name, str) else None
+def find_storage(name: object, storages: Mapping[str, Storage] = STORAGES) -> Storage:
+    """Return the storage of that name, of those that a target takes."""
+    storage = storages.get(name) if isinstance(name, str) else None
     if storage is None:
-        raise ValueError(f"`storage` must be one of {tuple(known)}. Received: {name!r}.")
-    if tolerance is None:
-        return storage
-    if isinstance(tolerance, bool) or not isinstance(tolerance, numbers.Real):
-        raise TypeError(f"`tolerance` must be a positive number or None. Received: {tolerance!r}.")
-    limit = float(tolerance)
-    if not 0.0 < limit < math.inf:
-        raise ValueError(f"`tolerance` must be positive and finite. Received: {tolerance!r}.")
-    return dataclasses.replace(storage, max_error=limit, rms_error=limit)
+        raise ValueError(f"`storage` must be one of {tuple(storages)}. Received: {name!r}.")
+    return storage
 
 
 def check_path(path: Any) -> Path:

@@ -5,17 +5,16 @@ Each number of threads has a process of its own, since TensorFlow fixes it when 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-WARM_UP = 3
+from tfprune.export.inspect.timing import time_calls
 
 
 def bench(
@@ -104,22 +103,16 @@ def _measure(path: Path, batch: int, rounds: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     x = [tf.constant(rng.normal(size=(batch, *shape)).astype("float32")) for shape in shapes]
     given = x[0] if len(x) == 1 else x
-    calls = {
+    graphs = {
         name: tf.function(lambda inputs, net=net: net(inputs, training=False))
         for name, net in (("dense", plain), ("compact", fast))
     }
-    wall: dict[str, list[float]] = {name: [] for name in calls}
-    cpu: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(WARM_UP + rounds):
-        for name, call in calls.items():
-            start = time.perf_counter(), time.process_time()
-            call(given)
-            if number >= WARM_UP:
-                wall[name].append(time.perf_counter() - start[0])
-                cpu[name].append(time.process_time() - start[1])
-    times = {f"{name}_ms": 1e3 * statistics.median(found) for name, found in wall.items()}
-    times |= {f"{name}_cpu_ms": 1e3 * statistics.median(found) for name, found in cpu.items()}
-    return {**times, "layers": [dataclasses.asdict(one) for one in tfprune.compaction(fast)]}
+    calls = {name: functools.partial(graph, given) for name, graph in graphs.items()}
+    times = time_calls(calls, rounds)
+    medians = {f"{name}_ms": found.ms for name, found in times.items()}
+    medians |= {f"{name}_cpu_ms": found.cpu_ms for name, found in times.items()}
+    choices = [dataclasses.asdict(choice) for choice in tfprune.compaction(fast)]
+    return {**medians, "layers": choices}
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ def _report_tflite(options: argparse.Namespace) -> tuple[str, Any]:
 
 def _export(options: argparse.Namespace) -> tuple[str, Any]:
     check_out(options.out, (".tflite",))
-    from tfprune.export.tflite import export_tflite
+    from tfprune.export import Verification, export_tflite
     from tfprune.shell.workflow import quiet, read_model, representative
 
     model = read_model(options.model)
@@ -153,7 +153,7 @@ def _export(options: argparse.Namespace) -> tuple[str, Any]:
             target=options.target,
             storage=options.storage,
             representative_data=data,
-            verify_arm=options.verify_arm,
+            verification=Verification(arm=options.verify_arm),
         )
     return str(result), result.to_dict()
 

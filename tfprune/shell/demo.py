@@ -18,6 +18,7 @@ import tfprune
 from tfprune.export.result import ExportResult
 from tfprune.export.tflite import export_tflite
 from tfprune.export.verify.runtime import predict_tflite
+from tfprune.export.verify.verification import Verification
 from tfprune.files import write_atomically
 from tfprune.maths.checks import check_sparsity
 from tfprune.report.report import Report
@@ -176,11 +177,18 @@ def _export(plain: keras.Model, dense: keras.Model, split: Data, folder: Path) -
             path = Path(temporary) / f"{form}.tflite"
             calibration = split.train[0]
             results[form] = export_tflite(
-                plain, path, target, storage, representative_data=calibration, samples=x[:64]
+                plain,
+                path,
+                target=target,
+                storage=storage,
+                representative_data=calibration,
+                verification=Verification(samples=x[:64]),
             )
             found = score(predict_tflite(path, x), split.validation)["accuracy"]
             tried[form] = _sizes(results[form]) | {"accuracy_validation": found}
-        dense_file = export_tflite(dense, Path(temporary) / "dense.tflite", samples=x[:64])
+        dense_file = export_tflite(
+            dense, Path(temporary) / "dense.tflite", verification=Verification(samples=x[:64])
+        )
         form = choose(tried, reached)
         write_atomically(folder / "model.tflite", Path(results[form].path).read_bytes())
     return {

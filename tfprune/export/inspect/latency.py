@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import runpy
-import statistics
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-WARM_UP = 3
-LEAST = 3  # rounds, however long they take
 
 
 def main(path: str, threads: str, batch: str, rounds: str, seconds: str) -> dict[str, Any]:
@@ -20,24 +15,15 @@ def main(path: str, threads: str, batch: str, rounds: str, seconds: str) -> dict
     `batch`: examples per call; 0 for the file's own, or 1 where it is open. After `seconds` the
     rounds end. Raises ValueError if the file does not run or has another batch.
     """
-    runner = runpy.run_path(str(Path(__file__).parents[1] / "verify" / "runtime.py"))["Runner"]
+    here = Path(__file__)
+    runner = runpy.run_path(str(here.parents[1] / "verify" / "runtime.py"))["Runner"]
+    time_calls = runpy.run_path(str(here.with_name("timing.py")))["time_calls"]
     loaded = runner(Path(path).read_bytes(), threads=int(threads))
     size = check_batch(loaded.inputs, int(batch))
     rng = np.random.default_rng(0)
     loaded({name: _draw(rng, name, detail, size) for name, detail in loaded.inputs.items()})
-    wall: list[float] = []
-    cpu: list[float] = []
-    end = time.monotonic() + float(seconds)
-    for number in range(WARM_UP + int(rounds)):
-        start = time.perf_counter(), time.process_time()
-        loaded.again()
-        if number >= WARM_UP:
-            wall.append(time.perf_counter() - start[0])
-            cpu.append(time.process_time() - start[1])
-        if time.monotonic() > end and len(wall) >= LEAST:
-            break
-    medians = 1e3 * statistics.median(wall), 1e3 * statistics.median(cpu)
-    return {"batch": size, "ms": medians[0], "cpu_ms": medians[1], "rounds": len(wall)}
+    times = time_calls({"file": loaded.again}, int(rounds), float(seconds))["file"]
+    return {"batch": size, **times._asdict()}
 
 
 def check_batch(inputs: dict[str, Any], asked: int) -> int:

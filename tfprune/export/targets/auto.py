@@ -7,7 +7,7 @@ import dataclasses
 from tfprune.export.flatbuffer.layer_form import speed_up
 from tfprune.export.result import ExportError
 from tfprune.export.storage import STORAGES, VALUES, Storage
-from tfprune.export.targets import mobile_block, mobile_sparse
+from tfprune.export.targets import mobile_sparse, mobile_sparse_block
 from tfprune.export.targets.dense import dense
 from tfprune.export.targets.smallest import smallest
 from tfprune.export.targets.target import Built, Target
@@ -23,7 +23,7 @@ def auto(view: View, storage: Storage, calibration: list[Row]) -> Built:
     Dense where phones would compute that one wrongly.
     """
     built, reasons = {}, []
-    for target in (mobile_sparse.TARGET, mobile_block.TARGET):
+    for target in (mobile_sparse.TARGET, mobile_sparse_block.TARGET):
         if storage.name not in target.storages:
             reasons.append(f"not {target.name!r}: it keeps float32 weights only")
             continue

@@ -73,7 +73,7 @@ def find_arm(given: str | None) -> Arm:
     """
     line = os.environ.get(VARIABLE, "") if given is None else given
     if not isinstance(line, str) or not line.strip():
-        raise ValueError(f"`verify_arm` needs a Python on AArch64. Received: {line!r}. {_REMEDY}")
+        raise ValueError(f"`arm` needs a Python on AArch64. Received: {line!r}. {_REMEDY}")
     try:
         command = tuple(shlex.split(line))
         done = _call(command, _PROBE, b"", PROBE_SECONDS)
