@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.maths.transforms import dct_matrix
-
 BASES = ("spatial", "dct")
 ACTIVATIONS = ("linear", "relu", "relu6")
 STORAGE = ("float32", "bfloat16", "float16")
@@ -168,6 +166,8 @@ class SparseWeights:
         """The spatial kernel, [kernel_h, kernel_w, in_channels / groups, out_channels]."""
         weights = self.dense().astype(np.float64)
         if self.spec.basis == "dct":
+            from tfprune.maths.transforms import dct_matrix  # which imports Keras
+
             vertical, horizontal = (np.asarray(dct_matrix(n)) for n in self.spec.kernel_size)
             weights = np.einsum("up,vq,uvio->pqio", vertical, horizontal, weights)
         return weights.astype(np.float32)

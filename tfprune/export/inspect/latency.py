@@ -1,4 +1,4 @@
-"""How long a `.tflite` file takes; a job of child.py, to be run in a process of its own."""
+"""Latency of a `.tflite` file; a job of child.py, to be run in a process of its own."""
 
 from __future__ import annotations
 
@@ -10,10 +10,20 @@ import numpy as np
 
 
 def main(path: str, threads: str, batch: str, rounds: str, seconds: str) -> dict[str, Any]:
-    """Return {"batch", "ms", "cpu_ms", "rounds"}: medians, CPU time of all threads together.
+    """Measure a file on random inputs.
 
-    `batch`: examples per call; 0 for the file's own, or 1 where it is open. After `seconds` the
-    rounds end. Raises ValueError if the file does not run or has another batch.
+    Args:
+        path: the file.
+        threads: threads within an op.
+        batch: examples per call; 0 for the file's own, or 1 where it is open.
+        rounds: calls that are timed.
+        seconds: time after which no further round begins.
+
+    Returns:
+        {"batch", "ms", "cpu_ms", "rounds"}: medians, CPU time of all threads together.
+
+    Raises:
+        ValueError: if the file does not run, or has another batch.
     """
     here = Path(__file__)
     runner = runpy.run_path(str(here.parents[1] / "verify" / "runtime.py"))["Runner"]
@@ -27,21 +37,29 @@ def main(path: str, threads: str, batch: str, rounds: str, seconds: str) -> dict
 
 
 def check_batch(inputs: dict[str, Any], asked: int) -> int:
-    """Return the batch to run with."""
+    """Batch to run with.
+
+    Args:
+        inputs: name -> tensor details.
+        asked: examples per call; 0 for the file's own, or 1 where it is open.
+
+    Raises:
+        ValueError: if the file has another batch, or other open sizes.
+    """
     shapes = {name: [int(n) for n in x["shape_signature"]] for name, x in inputs.items()}
     if any(size < 1 for shape in shapes.values() for size in shape[1:]):
-        raise ValueError(f"Only the batch may be open. The sizes of its inputs are {shapes}.")
+        raise ValueError(f"Only the batch may be open. Received: inputs of {shapes}.")
     fixed = {shape[0] for shape in shapes.values() if shape and shape[0] > 0}
     if fixed and asked and fixed != {asked}:
         raise ValueError(
             f"The batch {sorted(fixed)} is built into this file; leave out the batch size or "
-            f"export with another one. Received: {asked}."
+            f"export another file. Received: {asked}."
         )
     return asked or min(fixed, default=1)
 
 
 def _draw(rng: np.random.Generator, name: str, detail: dict[str, Any], batch: int) -> np.ndarray:
-    """Random numbers; zeros where they are whole, since most of those look something up."""
+    """Random input; zeros for whole numbers, since most of those look something up."""
     shape = [int(n) for n in detail["shape_signature"]]
     if shape and shape[0] < 0:
         shape[0] = batch
