@@ -319,7 +319,7 @@ class TestReal:
     def test_what_only_arm_computes_wrongly(self, middle, monkeypatch):
         model = sparse_net(middle)
         data, (rows, expected) = sparse_bytes(model), rows_and_outputs(model)
-        assert bool(check(data).complaints) == (middle != "all fits")
+        assert bool(check(data).violations) == (middle != "all fits")
         assert compare.verify(data, STORAGES["float32"], rows, expected).worst.max_error < 1e-4
         there = arm.find_arm(None)
         outputs = there.run(data, rows)

@@ -174,7 +174,7 @@ def plainly_packed(model, folder):
 def test_graphs_that_phones_get_wrong_are_known(name, tmp_path):
     """XNNPACK's own check, ported: packed without rewriting, each of these is complained of."""
     finding = check(plainly_packed(zeros(REFUSED[name][0]()), tmp_path))
-    assert finding.entries and finding.complaints and not finding.runs
+    assert finding.entries and finding.violations and not finding.runs
 
 
 BUGS = {
@@ -194,7 +194,7 @@ BUGS = {
 def test_graphs_that_phones_get_wrong_are_rewritten(name, tmp_path):
     model = zeros(middle_of(BUGS[name])())
     finding = check(plainly_packed(model, tmp_path))
-    assert finding.entries and finding.complaints
+    assert finding.entries and finding.violations
     x = inputs_of(model)
     export_tflite(
         model, tmp_path / "m.tflite", target="mobile-sparse", verification=Verification(samples=x)
@@ -392,7 +392,7 @@ def exported_or_refused(model, folder):
             finding = check((folder / "m.tflite").read_bytes())
             assert target != "mobile-sparse" or finding.runs
             sparse = "DENSIFY" in found.ops
-            assert not (sparse and finding.entries and finding.complaints)
+            assert not (sparse and finding.entries and finding.violations)
 
 
 @settings(max_examples=4, phases=[Phase.generate], deadline=None)

@@ -70,7 +70,7 @@ def test_the_float32_twin_is_the_same_graph(target):
     )))  # fmt: skip
     found, storage = registry.find_target(target), registry.find_target(target).storages["int8"]
     kinds, unpacking = [], ("DENSIFY", "DEQUANTIZE")
-    for one in (storage, storage.twin()):
+    for one in (storage, storage.with_float32_values()):
         ops = contents.op_counts(found.build(view_of(model), one, []).data)
         kinds.append({kind: count for kind, count in ops.items() if kind not in unpacking})
     assert kinds[0] == kinds[1]

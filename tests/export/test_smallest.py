@@ -134,7 +134,7 @@ def opening(model):
 
 
 def test_what_phones_would_compute_wrongly_is_refused(tmp_path):
-    with pytest.raises(ExportError, match="opens XNNPACK's sparse mode"):
+    with pytest.raises(ExportError, match="begins XNNPACK's sparse mode"):
         export_tflite(entry_net(), tmp_path / "s.tflite", target="smallest")
     assert not list(tmp_path.iterdir())
     export_tflite(entry_net(), tmp_path / "d.tflite")

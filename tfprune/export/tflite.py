@@ -1,4 +1,4 @@
-"""`export_tflite`: the door of this package."""
+"""`export_tflite`: strip, convert, compare, write."""
 
 import os
 from pathlib import Path
@@ -16,8 +16,8 @@ from tfprune.export.targets.target import Build, Built
 from tfprune.export.verify.arm import Arm, find_arm
 from tfprune.export.verify.compare import Verdict, compare, run_keras, still_outputs, verify
 from tfprune.export.verify.precision import float32_compute
-from tfprune.export.verify.runtime import Row, Runner
-from tfprune.export.verify.samples import OPEN_DIMENSION, random_rows, read_rows, take_dtypes
+from tfprune.export.verify.runtime import Runner, Sample
+from tfprune.export.verify.samples import OPEN_DIMENSION, random_samples, read_samples, take_dtypes
 from tfprune.export.verify.verification import Verification
 from tfprune.export.view import View, view_of
 from tfprune.files import gzip_size, write_atomically
@@ -75,15 +75,15 @@ def export_tflite(
     arm = find_arm(verification.arm_python) if verification.arm else None
     plain = _plain(model)
     view, calibration, samples = _read(view_of(plain), representative_data, verification.samples)
-    rows, source = _rows_to_check(view, samples, calibration, verification.seed)
+    compared, source = _samples_to_compare(view, samples, calibration, verification.seed)
     with stages(f"export {checked_path.name}", 3 if stored.exact else 5) as begin:
         begin("running Keras")
         with float32_compute(plain) as replaced:
-            expected = run_keras(view, rows)
+            expected = run_keras(view, compared)
         built, verdict = _build_verified(
-            kind.build, view, stored, calibration, rows, expected, arm, begin
+            kind.build, view, stored, calibration, compared, expected, arm, begin
         )
-        notes = (*built.notes, *verdict.notes, *_notes(view, rows, expected, replaced, source))
+        notes = (*built.notes, *verdict.notes, *_notes(view, compared, expected, replaced, source))
         write_atomically(checked_path, built.data)
         return _result(checked_path, target, stored, built, verdict, source, notes)
 
@@ -106,64 +106,66 @@ def _plain(model: keras.Model) -> keras.Model:
     return strip(model) if is_pruned(model) else model
 
 
-def _read(view: View, representative_data: Any, samples: Any) -> tuple[View, list[Row], list[Row]]:
-    """Return the view with its dtypes settled, the calibration rows and the sample rows."""
+def _read(
+    view: View, representative_data: Any, samples: Any
+) -> tuple[View, list[Sample], list[Sample]]:
+    """The view with its dtypes settled, samples for calibration, samples to compare on."""
     given = {"samples": samples, "representative_data": representative_data}
     limits = {"samples": None, "representative_data": _CALIBRATION_SAMPLES}
-    rows: dict[str, list[Row]] = {}
+    lists: dict[str, list[Sample]] = {}
     for name, data in given.items():
         if data is not None and not view.typed:
             view, data = take_dtypes(view, data, name)
-        rows[name] = [] if data is None else read_rows(data, view, limits[name], name)
-    return view, rows["representative_data"], rows["samples"]
+        lists[name] = [] if data is None else read_samples(data, view, limits[name], name)
+    return view, lists["representative_data"], lists["samples"]
 
 
-def _rows_to_check(
-    view: View, samples: list[Row], calibration: list[Row], seed: int
-) -> tuple[list[Row], str]:
+def _samples_to_compare(
+    view: View, samples: list[Sample], calibration: list[Sample], seed: int
+) -> tuple[list[Sample], str]:
     if samples:
         return samples, "samples"
     if calibration:
         return calibration[:_REPRESENTATIVE_CHECKED], "representative_data"
-    return random_rows(view, _RANDOM_CHECKED, seed), "random"
+    return random_samples(view, _RANDOM_CHECKED, seed), "random"
 
 
 def _build_verified(
     build: Build,
     view: View,
     storage: Storage,
-    calibration: list[Row],
-    rows: list[Row],
-    expected: list[Row],
+    calibration: list[Sample],
+    samples: list[Sample],
+    expected: list[Sample],
     arm: Arm | None,
     begin: Begin,
 ) -> tuple[Built, Verdict]:
     """Build the file and verify it; a quantised one only after the same graph in float32."""
     if not storage.exact:
         begin("converting to float32")
-        plain = build(view, storage.twin(), []).data
+        plain = build(view, storage.with_float32_values(), []).data
         begin("comparing float32 with Keras")
-        verify(plain, STORAGES["float32"], rows, expected, arm)
+        verify(plain, STORAGES["float32"], samples, expected, arm)
         if storage.calibrated:
             check_calibration(plain)
     begin(f"converting to {storage.name}")
     built = build(view, storage, calibration)
     begin(f"comparing {storage.name} with Keras")
-    return built, verify(built.data, storage, rows, expected, arm)
+    return built, verify(built.data, storage, samples, expected, arm)
 
 
 def _notes(
-    view: View, rows: list[Row], expected: list[Row], replaced: list[str], source: str
+    view: View, samples: list[Sample], expected: list[Sample], replaced: list[str], source: str
 ) -> tuple[str, ...]:
-    """Say what the numbers don't; a half precision model is also held against itself."""
+    """Notes on what the errors do not tell; a half precision model is compared with itself too."""
     notes = []
     if replaced:
-        own = compare(expected, run_keras(view, rows))
+        own = compare(expected, run_keras(view, samples))
         if not own.max_error <= _OWN_POLICY_ERROR:
             raise ExportError(
-                f"In float32 this {', '.join(replaced)} model differs from itself by "
-                f"{own.max_error:.3g} (limit {_OWN_POLICY_ERROR}). Rebuild it with float32 layers "
-                "and load its weights."
+                f"In float32 this {', '.join(replaced)} model must differ from itself by at most "
+                f"{_OWN_POLICY_ERROR}; rebuild it with float32 layers and load its weights. "
+                f"Received: a difference of {own.max_error:.3g}."
             )
         notes.append(
             f"computes in float32; in its own {', '.join(replaced)} Keras differs by "
