@@ -83,7 +83,7 @@ def exported(model: Any, target: str = "dense") -> bytes:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.tflite"
-        tfprune.export_tflite(model, path, target)
+        tfprune.export_tflite(model, path, target=target)
         return path.read_bytes()
 
 

@@ -82,12 +82,19 @@ def _export(
     y: Any,
     keras_answers: Any,
 ) -> dict[str, Any]:
-    from tfprune.export import ExportError, export_tflite
+    from tfprune.export import ExportError, Verification, export_tflite
 
     path, name = Path(folder) / "net.tflite", f"{target}, {storage}"
     data = calibration if (target, storage) == ("dense", "int8") else None
     try:
-        export_tflite(model, path, target, storage, data, x[:64])
+        export_tflite(
+            model,
+            path,
+            target=target,
+            storage=storage,
+            representative_data=data,
+            verification=Verification(samples=x[:64]),
+        )
     except ExportError as error:
         return {"file": name, "refused": str(error)}
     return {"file": name, **_sizes(path), **_answers(path, x, y, keras_answers)}

@@ -56,7 +56,13 @@ def _export(folder: Path, width: int, sparsity: float) -> None:
     for name, (target, storage) in FILES.items():
         model = _net(width, 1 - sparsity, blocks=target == "mobile-sparse-block")
         path = folder / f"{name}.tflite"
-        tfprune.export_tflite(model, path, target, storage, x if name == "dense, int8" else None)
+        tfprune.export_tflite(
+            model,
+            path,
+            target=target,
+            storage=storage,
+            representative_data=x if name == "dense, int8" else None,
+        )
 
 
 def _net(width: int, density: float, blocks: bool) -> Any:
@@ -64,7 +70,7 @@ def _net(width: int, density: float, blocks: bool) -> Any:
     import keras
     import numpy as np
 
-    from tfprune.maths.transforms import dct_matrix
+    from tfprune.maths.dct import dct_matrix
 
     layers = keras.layers
     inputs = keras.Input((32, 32, 3))

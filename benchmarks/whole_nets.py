@@ -57,7 +57,7 @@ def with_zeros(model: Any, sparsity: float, dct: bool) -> Any:
     import keras
     import numpy as np
 
-    from tfprune.maths.transforms import dct_matrix
+    from tfprune.maths.dct import dct_matrix
 
     rng = np.random.default_rng(0)
     kinds = (keras.layers.Conv2D, keras.layers.Dense)

@@ -36,4 +36,8 @@ pruned.fit(*data.train, batch_size=batch, epochs=epochs, callbacks=[callback], v
 print(tfprune.report(pruned))
 print("dense ", model.evaluate(*data.test, verbose=0)[1])
 print("pruned", pruned.evaluate(*data.test, verbose=0)[1])
-print(tfprune.export_tflite(pruned, options.out, samples=data.test[0]))
+print(
+    tfprune.export_tflite(
+        pruned, options.out, verification=tfprune.export.Verification(samples=data.test[0])
+    )
+)

@@ -40,6 +40,8 @@ ROOMS: dict[str, frozenset[str] | None] = {
     "export": INFERENCE | {"inference", "files"},
     "report": INFERENCE | {"inference", "training", "files"},
     "shell": ANY,
+    "_import_hook": frozenset(),
+    "_registration": INFERENCE | {"inference", "methods"},
     "__init__": ANY,
 }
 # Rooms that serve any method and may therefore name none.

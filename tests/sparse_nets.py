@@ -7,7 +7,7 @@ import numpy as np
 
 from tfprune.export.flatbuffer.file import FlatFile
 from tfprune.export.flatbuffer.pack import WEIGHTS_OF
-from tfprune.maths.transforms import dct_matrix
+from tfprune.maths.dct import dct_matrix
 
 L = keras.layers
 

@@ -10,49 +10,44 @@ tfprune.export_tflite(pruned, "model.tflite")
 from __future__ import annotations
 
 import importlib
-from typing import Any
+import sys
+import types
+from typing import TYPE_CHECKING, Any
 
-from tfprune import layers
+from tfprune import methods
+from tfprune._import_hook import run_with_keras
 from tfprune._version import __version__
-from tfprune.inference.compact import compact, compaction
-from tfprune.inference.strip import strip
-from tfprune.maths import bands
-from tfprune.maths.spec import LayerTensors, WeightSpec
-from tfprune.method import LISTENERS, Method, Scored, register
-from tfprune.method import methods as registered
-from tfprune.methods.frequency_domain import FrequencyDomain, FrequencySchedule
-from tfprune.methods.magnitude import Magnitude
-from tfprune.methods.network_surgery import NetworkSurgery, SurgerySchedule
-from tfprune.methods.sensitivity_driven import SensitivityDriven, SensitivitySchedule
-from tfprune.methods.synaptic_strength import SynapticSchedule, SynapticStrength
-from tfprune.pruned import saving, wrappers
-from tfprune.pruned.layers import is_pruned
-from tfprune.pruned.loading import load_model
-from tfprune.pruned.prune import prune
-from tfprune.report.report import report
-from tfprune.schedules import ConstantSparsity, PolynomialDecay, PruningSchedule
-from tfprune.training.callback import PruningCallback
-from tfprune.training.pruner import Pruner
+
+if TYPE_CHECKING:
+    from tfprune import export as export
+    from tfprune import layers
+    from tfprune import ops as ops
+    from tfprune.export.tflite import export_tflite
+    from tfprune.inference.compact import compact, compaction
+    from tfprune.inference.strip import strip
+    from tfprune.maths import bands
+    from tfprune.maths.spec import LayerTensors, WeightSpec
+    from tfprune.method import Method, Scored, register
+    from tfprune.methods import *  # noqa: F403
+    from tfprune.pruned.layers import is_pruned
+    from tfprune.pruned.loading import load_model
+    from tfprune.pruned.prune import prune
+    from tfprune.report.figures.sensitivity import SensitivityMaps
+    from tfprune.report.report import report
+    from tfprune.schedules import ConstantSparsity, PolynomialDecay, PruningSchedule
+    from tfprune.training.callback import PruningCallback
+    from tfprune.training.pruner import Pruner
 
 __all__ = [
     "ConstantSparsity",
-    "FrequencyDomain",
-    "FrequencySchedule",
     "LayerTensors",
-    "Magnitude",
     "Method",
-    "NetworkSurgery",
     "PolynomialDecay",
     "Pruner",
     "PruningCallback",
     "PruningSchedule",
     "Scored",
-    "SensitivityDriven",
     "SensitivityMaps",
-    "SensitivitySchedule",
-    "SurgerySchedule",
-    "SynapticSchedule",
-    "SynapticStrength",
     "WeightSpec",
     "__version__",
     "bands",
@@ -67,22 +62,59 @@ __all__ = [
     "report",
     "strip",
 ]
+__all__ += methods.__all__
 
-saving.install()
-for _method in registered():
-    wrappers.wrapper_of(_method)
-LISTENERS.append(wrappers.wrapper_of)
+# Module -> the public names that it has; each is imported when a name is first asked for.
+_NAMES = {
+    "tfprune.export.tflite": ("export_tflite",),
+    "tfprune.inference.compact": ("compact", "compaction"),
+    "tfprune.inference.strip": ("strip",),
+    "tfprune.maths.spec": ("LayerTensors", "WeightSpec"),
+    "tfprune.method": ("Method", "Scored", "register"),
+    "tfprune.methods": tuple(methods.__all__),
+    "tfprune.pruned.layers": ("is_pruned",),
+    "tfprune.pruned.loading": ("load_model",),
+    "tfprune.pruned.prune": ("prune",),
+    "tfprune.report.figures.sensitivity": ("SensitivityMaps",),
+    "tfprune.report.report": ("report",),
+    "tfprune.schedules": ("ConstantSparsity", "PolynomialDecay", "PruningSchedule"),
+    "tfprune.training.callback": ("PruningCallback",),
+    "tfprune.training.pruner": ("Pruner",),
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
+_ROOMS = (
+    *("compat", "export", "graph", "inference", "layers", "maths", "method", "needs"),
+    *("ops", "protocols", "pruned", "schedules", "training"),
+)
+_MODULES = {"bands": "tfprune.maths.bands"} | {room: f"tfprune.{room}" for room in _ROOMS}
+
+
+class _Package(types.ModuleType):
+    """Keeps the name `report` for the function, although there is a folder of that name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "report" or not isinstance(value, types.ModuleType):
+            super().__setattr__(name, value)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "SensitivityMaps":
-        from tfprune.report.figures.sensitivity import SensitivityMaps
+    if name in _MODULES:
+        value = importlib.import_module(_MODULES[name])
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'tfprune' has no attribute {name!r}")
+    globals()[name] = value
+    return value
 
-        return SensitivityMaps
-    if name == "export_tflite":
-        from tfprune.export.tflite import export_tflite
 
-        return export_tflite
-    if name in ("export", "ops"):
-        return importlib.import_module(f"tfprune.{name}")
-    raise AttributeError(f"module 'tfprune' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})
+
+
+def _register() -> None:
+    importlib.import_module("tfprune._registration").register()
+
+
+sys.modules[__name__].__class__ = _Package
+run_with_keras(_register)

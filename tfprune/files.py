@@ -10,27 +10,27 @@ _SMALL = 2**24  # bytes; the best level takes minutes for a large file that is f
 
 
 def gzip_size(data: bytes) -> int:
-    """Return the size in bytes after `gzip -9`, from 16 MiB on `gzip -6`, with no time stamp."""
+    """Size in bytes after `gzip -9`, from 16 MiB on `gzip -6`, with no time stamp."""
     return len(gzip.compress(data, 9 if len(data) < _SMALL else 6, mtime=0))
 
 
-def write_atomically(place: Path, data: bytes) -> None:
-    """Write `data` to `place` whole: on any failure the old file stays and nothing else is left."""
-    temporary = place.with_name(f".{secrets.token_hex(8)}.tmp")
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to `path` whole: on any failure the old file stays and nothing else is left."""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, place)
+        os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(place.parent)
+    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Where the system allows it: the file is in its place already."""
+    """Sync a folder where the system allows it; its files are there already."""
     if os.name != "posix":
         return
     with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Build a folder with an AArch64 Python and LiteRT for qemu, for `export_tflite(verify_arm=True)`.
+"""Build a folder with an AArch64 Python and LiteRT for qemu, for `Verification(arm=True)`.
 
 Takes Debian's packages through `apt-get`, which checks their signatures, and wheels through `pip`.
 Nothing on this system is installed or changed, and root isn't needed; `apt-get`, `dpkg` and

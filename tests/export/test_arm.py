@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from sparse_nets import MOBILE, blocks_of_zeros, inputs_of, wild, zeros
 
-from tfprune.export import ExportError, export_tflite
+from tfprune.export import ExportError, Verification, export_tflite
 from tfprune.export.flatbuffer import contents, pack
 from tfprune.export.flatbuffer.file import FlatFile
 from tfprune.export.storage import STORAGES, VALUES
-from tfprune.export.targets import dense, registry, smallest
+from tfprune.export.targets import dense, smallest
 from tfprune.export.verify import arm, compare, runtime
 from tfprune.export.view import view_of
 from tfprune.export.xnnpack.sparse_mode import Finding, check
@@ -65,9 +65,10 @@ def scaled(by):
     return SCALED.replace("SCALE", by)
 
 
-def refused(model, folder, error, match, **arguments):
+def refused(model, folder, error, match, target="dense", **arguments):
     with pytest.raises(error, match=match):
-        export_tflite(model, folder / "m.tflite", verify_arm=True, **arguments)
+        verification = Verification(arm=True, **arguments)
+        export_tflite(model, folder / "m.tflite", target=target, verification=verification)
     assert not os.listdir(folder)
 
 
@@ -75,13 +76,14 @@ def test_says_how_many_samples_were_checked(fake, dense_model, tmp_path):
     line = fake()
     plain = export_tflite(dense_model, tmp_path / "m.tflite")
     assert plain.arm_samples_checked == 0 and "ARM" not in str(plain)
-    found = export_tflite(dense_model, tmp_path / "m.tflite", verify_arm=True)
+    found = export_tflite(dense_model, tmp_path / "m.tflite", verification=Verification(arm=True))
     assert found.arm_samples_checked == found.to_dict()["arm_samples_checked"] == arm.SAMPLES
     assert "8 of them on the reference kernels too, 4 on ARM" in str(found)
     x = np.ones((3, 6), "float32")
-    given = {"samples": x, "verify_arm": True, "arm_python": line}
+    given = Verification(samples=x, arm=True, arm_python=line)
     os.environ.pop(arm.VARIABLE)
-    assert export_tflite(dense_model, tmp_path / "m.tflite", **given).arm_samples_checked == 3
+    found = export_tflite(dense_model, tmp_path / "m.tflite", verification=given)
+    assert found.arm_samples_checked == 3
 
 
 def test_is_far_from_the_modules_here(fake, dense_model, tmp_path, monkeypatch):
@@ -89,7 +91,8 @@ def test_is_far_from_the_modules_here(fake, dense_model, tmp_path, monkeypatch):
     (tmp_path / "numpy.py").write_text("raise SystemExit('a module of this machine')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    assert export_tflite(dense_model, "m.tflite", verify_arm=True).arm_samples_checked == 4
+    found = export_tflite(dense_model, "m.tflite", verification=Verification(arm=True))
+    assert found.arm_samples_checked == 4
 
 
 @pytest.mark.parametrize("line", ["", "  "])
@@ -144,7 +147,13 @@ def test_wrong_numbers(by, match, fake, dense_model, tmp_path):
 @pytest.mark.parametrize("storage", ["float16", "int8"])
 def test_sparse_files_agree_with_the_other_machine(storage, fake, conv_model, images, tmp_path):
     fake()
-    found = export_tflite(conv_model, tmp_path / "m.tflite", "smallest", storage, verify_arm=True)
+    found = export_tflite(
+        conv_model,
+        tmp_path / "m.tflite",
+        target="smallest",
+        storage=storage,
+        verification=Verification(arm=True),
+    )
     assert found.arm_samples_checked == 4
 
 
@@ -297,7 +306,12 @@ class TestReal:
     def test_files_agree(self, target, storage, conv_model, images, tmp_path):
         data = images if (target, storage) == ("dense", "int8") else None
         found = export_tflite(
-            conv_model, tmp_path / "m.tflite", target, storage, data, images, verify_arm=True
+            conv_model,
+            tmp_path / "m.tflite",
+            target=target,
+            storage=storage,
+            representative_data=data,
+            verification=Verification(samples=images, arm=True),
         )
         assert found.arm_samples_checked == arm.SAMPLES
 
@@ -305,7 +319,7 @@ class TestReal:
     def test_what_only_arm_computes_wrongly(self, middle, monkeypatch):
         model = sparse_net(middle)
         data, (rows, expected) = sparse_bytes(model), rows_and_outputs(model)
-        assert bool(check(data).complaints) == (middle != "all fits")
+        assert bool(check(data).violations) == (middle != "all fits")
         assert compare.verify(data, STORAGES["float32"], rows, expected).worst.max_error < 1e-4
         there = arm.find_arm(None)
         outputs = there.run(data, rows)
@@ -324,9 +338,10 @@ class TestReal:
     def test_the_form_for_phones(self, name, storage, tmp_path):
         model = zeros(MOBILE[name]())
         found = export_tflite(
-            *(model, tmp_path / "m.tflite", "mobile-sparse", storage),
-            samples=inputs_of(model),
-            verify_arm=True,
+            *(model, tmp_path / "m.tflite"),
+            target="mobile-sparse",
+            storage=storage,
+            verification=Verification(samples=inputs_of(model), arm=True),
         )
         assert found.arm_samples_checked == arm.SAMPLES
 
@@ -334,9 +349,9 @@ class TestReal:
     def test_blocks(self, dct, tmp_path):
         model = blocks_of_zeros(wild(), dct=dct)
         found = export_tflite(
-            *(model, tmp_path / "m.tflite", "mobile-sparse-block"),
-            samples=inputs_of(model),
-            verify_arm=True,
+            *(model, tmp_path / "m.tflite"),
+            target="mobile-sparse-block",
+            verification=Verification(samples=inputs_of(model), arm=True),
         )
         assert found.arm_samples_checked == arm.SAMPLES
 
@@ -360,6 +375,6 @@ class TestReal:
         print(caught.value)
 
     def test_export_writes_no_such_file(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(registry.sparse_mode, "check", lambda data: Finding((), (), 0.0))
+        monkeypatch.setattr(smallest.sparse_mode, "check", lambda data: Finding((), (), 0.0))
         model = sparse_net("mean over windows")
         refused(model, tmp_path, ExportError, "LiteRT on ARM disagree", target="smallest")

@@ -8,9 +8,9 @@ import pytest
 from sparse_nets import blocks_of_zeros, inputs_of, wild, zeros
 
 import tfprune
-from tfprune.export import ExportError, export_tflite, predict_tflite
+from tfprune.export import ExportError, Verification, export_tflite, predict_tflite
 from tfprune.export.flatbuffer.file import FlatFile
-from tfprune.export.targets.mobile_block import cost
+from tfprune.export.targets.mobile_sparse_block import cost
 
 L = keras.layers
 
@@ -25,12 +25,17 @@ def ops_of(path):
 def test_files_are_right(dct, tmp_path):
     model = blocks_of_zeros(wild(), dct=dct)
     x = inputs_of(model)
-    dense = export_tflite(model, tmp_path / "d.tflite", samples=x)
-    found = export_tflite(model, tmp_path / "b.tflite", "mobile-sparse-block", samples=x)
+    dense = export_tflite(model, tmp_path / "d.tflite", verification=Verification(samples=x))
+    found = export_tflite(
+        model,
+        tmp_path / "b.tflite",
+        target="mobile-sparse-block",
+        verification=Verification(samples=x),
+    )
     forms = {layer.name.removesuffix("_1"): layer for layer in found.layers}
     stay = {name for name, one in forms.items() if one.form == "dense"}
     assert stay == {"first", "every_second"}
-    assert "multiple of 4" in forms["first"].note and "hold an entry" in forms["every_second"].note
+    assert "multiple of 4" in forms["first"].note and "not all zeros" in forms["every_second"].note
     assert forms["pointwise"].density == pytest.approx(0.08, abs=0.03)
     assert ("9 DCT filters" if dct else "9 shifts") in forms["strided"].note
     got = predict_tflite(found.path, x)
@@ -43,7 +48,7 @@ def test_no_weights_are_unpacked_and_batches_may_grow(tmp_path):
     inputs = keras.Input((8, 8, 16))
     x = L.Conv2D(64, 3, padding="same")(inputs)
     model = blocks_of_zeros(keras.Model(inputs, L.GlobalAveragePooling2D()(x)))
-    export_tflite(model, tmp_path / "b.tflite", "mobile-sparse-block")
+    export_tflite(model, tmp_path / "b.tflite", target="mobile-sparse-block")
     _, _, kinds = ops_of(tmp_path / "b.tflite")
     assert "DENSIFY" not in kinds and "CONV_2D" not in kinds
     assert kinds.count("DEPTHWISE_CONV_2D") == 9 and kinds.count("FULLY_CONNECTED") == 1
@@ -60,9 +65,9 @@ def test_entries_that_lie_anywhere_are_refused(tmp_path):
     model = zeros(keras.Model(inputs, L.Conv2D(64, 3, padding="same", name="wide")(inputs)), 0.1)
     model.layers[1].kernel.assign(np.random.default_rng(0).normal(size=(3, 3, 16, 64)))
     with pytest.raises(ExportError, match=r"'wide.*1\.00 of its 1x4 blocks.*input4"):
-        export_tflite(model, tmp_path / "b.tflite", "mobile-sparse-block")
+        export_tflite(model, tmp_path / "b.tflite", target="mobile-sparse-block")
     with pytest.raises(ValueError, match=r"`storage` must be one of \('float32',\)"):
-        export_tflite(model, tmp_path / "b.tflite", "mobile-sparse-block", "int8")
+        export_tflite(model, tmp_path / "b.tflite", target="mobile-sparse-block", storage="int8")
     assert not list(tmp_path.iterdir())
 
 
@@ -71,7 +76,7 @@ def test_dead_layers_keep_one_block(tmp_path):
     model = keras.Model(inputs, L.Conv2D(64, 3, padding="same")(inputs))
     model.layers[1].kernel.assign(np.zeros((3, 3, 16, 64)))
     model.layers[1].bias.assign(np.arange(64))
-    found = export_tflite(model, tmp_path / "b.tflite", "mobile-sparse-block")
+    found = export_tflite(model, tmp_path / "b.tflite", target="mobile-sparse-block")
     assert found.layers[0].form == "blocks" and found.max_relative_error < 1e-6
 
 
@@ -88,7 +93,7 @@ def test_what_a_net_learns_in_fours_becomes_blocks(tmp_path):
     pruner = tfprune.Pruner(pruned, total_steps=2)
     for _ in range(3):
         pruner.update()
-    found = export_tflite(pruned, tmp_path / "b.tflite", "mobile-sparse-block")
+    found = export_tflite(pruned, tmp_path / "b.tflite", target="mobile-sparse-block")
     assert [one.form for one in found.layers] == ["blocks", "blocks", "dense"]
     assert found.layers[1].density == pytest.approx(0.08, abs=0.01)
 

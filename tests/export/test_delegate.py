@@ -13,7 +13,7 @@ import pytest
 from export.test_smallest import NETS, graphs, inputs_of, zeros
 from hypothesis import Phase, given, settings
 
-from tfprune.export import ExportError, export_tflite, predict_tflite
+from tfprune.export import ExportError, Verification, export_tflite, predict_tflite
 from tfprune.export.flatbuffer.file import FlatFile
 from tfprune.export.storage import STORAGES
 from tfprune.export.targets import registry
@@ -29,7 +29,7 @@ built = pytest.mark.skipif(not delegate._LIBRARY.exists(), reason="built without
 
 def written(model, storage="float32", target="smallest"):
     """The file's bytes, which other tests hold against Keras."""
-    kind = registry.TARGETS[target]
+    kind = registry.find_target(target)
     return kind.build(view_of(model), STORAGES[storage], []).data
 
 
@@ -139,7 +139,9 @@ def test_files_on_disk_and_other_interpreters(tmp_path):
 
     model = zeros(NETS["residual"]())
     x = inputs_of(model)
-    export_tflite(model, tmp_path / "s.tflite", "smallest", samples=x)
+    export_tflite(
+        model, tmp_path / "s.tflite", target="smallest", verification=Verification(samples=x)
+    )
     wanted = predict_tflite(tmp_path / "s.tflite", x)
     got = predict_tflite(tmp_path / "s.tflite", x, delegate=True, threads=2)
     np.testing.assert_allclose(got, wanted, atol=1e-5 * np.abs(wanted).max())

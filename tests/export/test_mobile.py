@@ -22,10 +22,10 @@ from sparse_nets import (
     zeros,
 )
 
-from tfprune.export import ExportError, export_tflite, predict_tflite, tflite
+from tfprune.export import ExportError, Verification, export_tflite, predict_tflite, tflite
 from tfprune.export.flatbuffer.file import FlatFile
 from tfprune.export.targets import dense
-from tfprune.export.targets.registry import TARGETS
+from tfprune.export.targets.registry import NAMES, find_target
 from tfprune.export.xnnpack.sparse_mode import check
 from tfprune.export.xnnpack.taps import centred, parts
 
@@ -40,7 +40,13 @@ CASES = [(name, "int8") for name in MOBILE] + [("strided", "float32"), ("joined"
 def test_files_are_right_and_run_in_the_mode(name, storage, tmp_path):
     model = zeros(MOBILE[name]())
     x = inputs_of(model)
-    found = export_tflite(model, tmp_path / "m.tflite", "mobile-sparse", storage, samples=x)
+    found = export_tflite(
+        model,
+        tmp_path / "m.tflite",
+        target="mobile-sparse",
+        storage=storage,
+        verification=Verification(samples=x),
+    )
     wanted, got = model.predict(x, verbose=0), predict_tflite(found.path, x)
     assert np.abs(got - wanted).max() <= LIMITS[storage] * np.abs(wanted).max()
     fast = predict_tflite(found.path, x, delegate=True)
@@ -52,7 +58,7 @@ def test_files_are_right_and_run_in_the_mode(name, storage, tmp_path):
 
 
 def test_layers_tell_what_they_gain(tmp_path):
-    found = export_tflite(zeros(strided()), tmp_path / "m.tflite", "mobile-sparse")
+    found = export_tflite(zeros(strided()), tmp_path / "m.tflite", target="mobile-sparse")
     forms = {one.form for one in found.layers}
     assert forms == {"filters"} and len(found.layers) == 6
     assert "of the dense time on phones" in str(found)
@@ -67,7 +73,7 @@ def test_frequencies_without_entries_are_left_out(tmp_path):
     kernel = np.zeros(wide.kernel.shape, "float32")
     kernel[:] = np.random.default_rng(0).normal(size=kernel.shape[2:])  # the mean alone
     wide.kernel.assign(kernel)
-    found = export_tflite(model, tmp_path / "m.tflite", "mobile-sparse")
+    found = export_tflite(model, tmp_path / "m.tflite", target="mobile-sparse")
     (form,) = [one for one in found.layers if one.dense_bytes == kernel.size * 4]
     assert form.note.startswith("1 DCT filters and 1 sparse 1x1")
 
@@ -81,7 +87,13 @@ def test_one_large_weight_does_not_cost_the_others(tmp_path):
     model.layers[1].kernel.assign(kernel)
     probe = keras.Model(inputs, model.layers[2].output)
     x = inputs_of(probe)
-    export_tflite(probe, tmp_path / "m.tflite", "mobile-sparse", "int8", samples=x)
+    export_tflite(
+        probe,
+        tmp_path / "m.tflite",
+        target="mobile-sparse",
+        storage="int8",
+        verification=Verification(samples=x),
+    )
     wanted, got = probe.predict(x, verbose=0), predict_tflite(tmp_path / "m.tflite", x)
     lost = np.sqrt(np.square(got - wanted).sum(0) / np.square(wanted).sum(0))
     assert lost.max() < 0.2 and np.median(lost) < 0.03
@@ -138,13 +150,13 @@ REFUSED = {
 def test_every_op_in_the_way_is_named(name, tmp_path):
     make, reason = REFUSED[name]
     with pytest.raises(ExportError, match=f"(?s){reason}"):
-        export_tflite(zeros(make()), tmp_path / "m.tflite", "mobile-sparse")
+        export_tflite(zeros(make()), tmp_path / "m.tflite", target="mobile-sparse")
     assert not list(tmp_path.iterdir())
 
 
 def test_too_few_zeros_are_refused(tmp_path):
     with pytest.raises(ExportError, match=r"only \d+% of the weights.*taken from 67% on"):
-        export_tflite(zeros(strided(), density=0.5), tmp_path / "m.tflite", "mobile-sparse")
+        export_tflite(zeros(strided(), density=0.5), tmp_path / "m.tflite", target="mobile-sparse")
 
 
 def plainly_packed(model, folder):
@@ -162,7 +174,7 @@ def plainly_packed(model, folder):
 def test_graphs_that_phones_get_wrong_are_known(name, tmp_path):
     """XNNPACK's own check, ported: packed without rewriting, each of these is complained of."""
     finding = check(plainly_packed(zeros(REFUSED[name][0]()), tmp_path))
-    assert finding.entries and finding.complaints and not finding.runs
+    assert finding.entries and finding.violations and not finding.runs
 
 
 BUGS = {
@@ -182,9 +194,11 @@ BUGS = {
 def test_graphs_that_phones_get_wrong_are_rewritten(name, tmp_path):
     model = zeros(middle_of(BUGS[name])())
     finding = check(plainly_packed(model, tmp_path))
-    assert finding.entries and finding.complaints
+    assert finding.entries and finding.violations
     x = inputs_of(model)
-    export_tflite(model, tmp_path / "m.tflite", "mobile-sparse", samples=x)
+    export_tflite(
+        model, tmp_path / "m.tflite", target="mobile-sparse", verification=Verification(samples=x)
+    )
     assert check((tmp_path / "m.tflite").read_bytes()).runs
     np.testing.assert_allclose(
         predict_tflite(tmp_path / "m.tflite", x), model.predict(x, verbose=0), rtol=1e-4, atol=1e-5
@@ -197,7 +211,9 @@ def test_an_activation_behind_a_pool_of_all_pixels_stays(tmp_path):
     means = L.Flatten()(L.ReLU()(L.AveragePooling2D(8)(x)))
     model = zeros(keras.Model(inputs, L.Dense(7)(means)))
     x = inputs_of(model)
-    found = export_tflite(model, tmp_path / "m.tflite", "mobile-sparse", samples=x)
+    found = export_tflite(
+        model, tmp_path / "m.tflite", target="mobile-sparse", verification=Verification(samples=x)
+    )
     assert found.ops["MEAN"] == 1 and found.ops["RELU"] == 1
     np.testing.assert_allclose(
         predict_tflite(found.path, x), model.predict(x, verbose=0), rtol=1e-4, atol=1e-5
@@ -210,12 +226,12 @@ def test_a_pad_of_other_values_at_the_entry_is_named(tmp_path):
     x = L.Conv2D(64, 1)(L.Conv2D(16, 3, 2, activation="relu")(ones))
     model = zeros(headed(inputs, x))
     with pytest.raises(ExportError, match="PADV2"):
-        export_tflite(model, tmp_path / "m.tflite", "mobile-sparse")
-    assert "PADV2" in " ".join(export_tflite(model, tmp_path / "m.tflite", "auto").notes)
+        export_tflite(model, tmp_path / "m.tflite", target="mobile-sparse")
+    assert "PADV2" in " ".join(export_tflite(model, tmp_path / "m.tflite", target="auto").notes)
 
 
 def test_padding_belongs_to_one_filter_each(tmp_path):
-    export_tflite(zeros(padded()), tmp_path / "m.tflite", "mobile-sparse")
+    export_tflite(zeros(padded()), tmp_path / "m.tflite", target="mobile-sparse")
     file = FlatFile((tmp_path / "m.tflite").read_bytes())
     (graph,) = file.graphs
     pads = [int(op.outputs[0]) for op in graph.operators if file.kind(op) == "PAD"]
@@ -231,7 +247,7 @@ def broad(stride=1):
 
 
 def test_auto_takes_what_is_fast_on_phones(tmp_path):
-    found = export_tflite(zeros(broad()), tmp_path / "m.tflite", "auto", "int8")
+    found = export_tflite(zeros(broad()), tmp_path / "m.tflite", target="auto", storage="int8")
     assert check((tmp_path / "m.tflite").read_bytes()).runs
     assert found.notes[0].startswith("'mobile-sparse': on phones") and found.target == "auto"
     assert "not 'mobile-sparse-block': it keeps float32" in found.notes[1]
@@ -243,16 +259,16 @@ def test_auto_takes_blocks_where_only_they_fit(tmp_path):
     inputs = image(12)
     x = L.MaxPooling2D(2)(L.Conv2D(128, 3, padding="same", activation="relu")(inputs))
     model = blocks_of_zeros(headed(inputs, L.Conv2D(128, 3, padding="same")(x)))
-    found = export_tflite(model, tmp_path / "m.tflite", "auto")
+    found = export_tflite(model, tmp_path / "m.tflite", target="auto")
     assert [one.form for one in found.layers] == ["dense", "blocks", "blocks"]
     assert "not 'mobile-sparse': This model does not run" in " ".join(found.notes)
 
 
 def test_auto_falls_back_to_the_smallest(tmp_path):
-    narrow = export_tflite(zeros(strided()), tmp_path / "m.tflite", "auto")
+    narrow = export_tflite(zeros(strided()), tmp_path / "m.tflite", target="auto")
     assert "'smallest', which is no faster" in narrow.notes[0] and "DENSIFY" in narrow.ops
     assert "'mobile-sparse': only" in " ".join(narrow.notes)
-    full = export_tflite(zeros(broad(), density=1.0), tmp_path / "m.tflite", "auto")
+    full = export_tflite(zeros(broad(), density=1.0), tmp_path / "m.tflite", target="auto")
     assert "DENSIFY" not in full.ops and {one.form for one in full.layers} == {"dense"}
 
 
@@ -260,7 +276,13 @@ def test_auto_falls_back_to_the_smallest(tmp_path):
 def test_auto_stays_dense_where_sparse_files_would_be_wrong(storage, words, tmp_path):
     model = zeros(middle_of(lambda x: L.MaxPooling2D(2)(x))(), dct=False)
     x = inputs_of(model)
-    found = export_tflite(model, tmp_path / "m.tflite", "auto", storage, samples=x)
+    found = export_tflite(
+        model,
+        tmp_path / "m.tflite",
+        target="auto",
+        storage=storage,
+        verification=Verification(samples=x),
+    )
     assert "DENSIFY" not in found.ops and found.notes[0].startswith(f"'dense', in {words}")
     assert "not 'smallest': With sparse weights" in found.notes[-1]
     wanted = model.predict(x, verbose=0)
@@ -276,7 +298,7 @@ def test_each_graph_is_converted_once(tmp_path, monkeypatch):
         return original(folder, storage, calibration)
 
     monkeypatch.setattr(dense, "_convert", spy)
-    export_tflite(zeros(strided()), tmp_path / "m.tflite", "auto", "int8")
+    export_tflite(zeros(strided()), tmp_path / "m.tflite", target="auto", storage="int8")
     assert sorted(converted) == ["float32", "float32", "int8_dynamic"]  # two forms, and a note
 
 
@@ -353,13 +375,15 @@ def images(draw):
 def exported_or_refused(model, folder):
     """Every target: a verified file, or a reason. What is converted is converted once for all."""
     one_view = functools.cache(tflite.view_of)
-    for target in TARGETS:
+    for target in NAMES:
         for storage in ("float32", "int8") if target != "dense" else ("float32",):
-            if storage not in TARGETS[target].storages:
+            if storage not in find_target(target).storages:
                 continue
             try:
                 with mock.patch.object(tflite, "view_of", one_view):
-                    found = export_tflite(model, folder / "m.tflite", target, storage)
+                    found = export_tflite(
+                        model, folder / "m.tflite", target=target, storage=storage
+                    )
             except ExportError as error:
                 named = {"mobile-sparse-block": "No layer of this model"}
                 assert target not in ("dense", "auto")
@@ -368,7 +392,7 @@ def exported_or_refused(model, folder):
             finding = check((folder / "m.tflite").read_bytes())
             assert target != "mobile-sparse" or finding.runs
             sparse = "DENSIFY" in found.ops
-            assert not (sparse and finding.entries and finding.complaints)
+            assert not (sparse and finding.entries and finding.violations)
 
 
 @settings(max_examples=4, phases=[Phase.generate], deadline=None)

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tfprune
-from tfprune.export import ExportError, export_tflite, predict_tflite
+from tfprune.export import ExportError, Verification, export_tflite, predict_tflite
 from tfprune.inference import strip as stripping
 
 
@@ -18,7 +18,9 @@ def close(got, wanted, limit=1e-5):
 
 
 def test_sequential_convolutions_with_batch_norm(conv_model, images, tmp_path):
-    result = export_tflite(conv_model, tmp_path / "m.tflite", samples=images)
+    result = export_tflite(
+        conv_model, tmp_path / "m.tflite", verification=Verification(samples=images)
+    )
     close(predict_tflite(result.path, images), conv_model(images))
     assert result.samples_checked == 40 and result.data_source == "samples"
     assert result.max_relative_error < 1e-5 and result.agreement == 1.0
@@ -65,7 +67,7 @@ def test_dict_inputs_and_outputs(tmp_path, rng):
     both = keras.layers.Concatenate()([x["b"], x["a"]])
     model = keras.Model(x, {"up": both * 2.0, "down": keras.layers.Dense(2)(both)})
     data = {"a": rng.random((5, 4), "float32"), "b": rng.random((5, 3), "float32")}
-    result = export_tflite(model, tmp_path / "m.tflite", samples=data)
+    result = export_tflite(model, tmp_path / "m.tflite", verification=Verification(samples=data))
     got, wanted = predict_tflite(result.path, data), model(data)
     close(got["up"], wanted["up"])
     close(got["down"], wanted["down"])
@@ -86,7 +88,9 @@ def test_subclassed_model_takes_its_dtypes_from_the_samples(tmp_path, rng):
     data = {"words": rng.integers(0, 11, (6, 5)).astype("int32"), "x": rng.random((6, 2), "f")}
     model = TwoHeads()
     wanted = model(data)
-    result = export_tflite(model, tmp_path / "m.tflite", samples=iter([data]))
+    result = export_tflite(
+        model, tmp_path / "m.tflite", verification=Verification(samples=iter([data]))
+    )
     got = predict_tflite(result.path, data)
     assert result.samples_checked == 6
     close(got["sum"], wanted["sum"])
@@ -136,8 +140,8 @@ def test_pruned_model_is_stripped(conv_model, images, tmp_path, monkeypatch):
     pruned = tfprune.prune(conv_model, tfprune.Magnitude(), schedule=tfprune.ConstantSparsity(0.5))
     plain, stripped = tfprune.strip(pruned), []
     monkeypatch.setattr(stripping, "strip", lambda model: stripped.append(model) or plain)
-    first = export_tflite(pruned, tmp_path / "a.tflite", samples=images)
-    second = export_tflite(plain, tmp_path / "b.tflite", samples=images)
+    first = export_tflite(pruned, tmp_path / "a.tflite", verification=Verification(samples=images))
+    second = export_tflite(plain, tmp_path / "b.tflite", verification=Verification(samples=images))
     assert first.bytes == second.bytes and first.ops == second.ops
     close(predict_tflite(first.path, images), pruned(images))
     assert len(stripped) == 1 and stripped[0] is pruned and tfprune.is_pruned(pruned)
@@ -158,7 +162,7 @@ def test_small_networks_agree(filters, kernel, strides, padding, units, seed, tm
     layers = [keras.Input((5, 7, 2)), conv, keras.layers.Flatten(), keras.layers.Dense(units)]
     model = keras.Sequential(layers)
     x = np.random.default_rng(seed).standard_normal((4, 5, 7, 2)).astype("float32")
-    result = export_tflite(model, tmp_path / "m.tflite", samples=x)
+    result = export_tflite(model, tmp_path / "m.tflite", verification=Verification(samples=x))
     close(predict_tflite(result.path, x), model(x), 2e-5)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfprune.export import export_tflite, predict_tflite
+from tfprune.export import Verification, export_tflite, predict_tflite
 
 
 @pytest.fixture
@@ -79,7 +79,9 @@ def test_whole_numbers_that_do_not_fit(tmp_path):
     with pytest.raises(ValueError, match=r"uint8.*numbers from 0 to 300"):
         predict_tflite(place, np.array([[0, 300, 1, 2]]))
     with pytest.raises(ValueError, match=r"`samples` must fit into uint8.*300"):
-        export_tflite(model, tmp_path / "m.tflite", samples=np.full((2, 4), 300))
+        export_tflite(
+            model, tmp_path / "m.tflite", verification=Verification(samples=np.full((2, 4), 300))
+        )
 
 
 def test_a_file_with_two_signatures(dense_model, tmp_path):

@@ -1,5 +1,6 @@
 """No wrong file is handed out, and nothing is left behind where export fails."""
 
+import dataclasses
 import os
 
 import keras
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from sparse_nets import blocks_of_zeros, headed, image
 
-from tfprune.export import ExportError, export_tflite
+from tfprune.export import ExportError, Verification, export_tflite
 from tfprune.export.flatbuffer import contents
 from tfprune.export.storage import STORAGES
 from tfprune.export.targets import dense, registry, target
@@ -56,7 +57,7 @@ def test_nan_in_the_file_is_refused_at_any_tolerance(dense_model, older, monkeyp
     nan = np.full(len(kernel) // 4, np.nan, "float32").tobytes()
     spoil(monkeypatch, lambda data: data.replace(kernel, nan))
     with pytest.raises(ExportError, match="nan"):
-        export_tflite(dense_model, older, tolerance=1e30)
+        export_tflite(dense_model, older, verification=Verification(tolerance=1e30))
     assert untouched(older)
 
 
@@ -67,9 +68,9 @@ def test_the_float32_twin_is_the_same_graph(target):
     model = blocks_of_zeros(headed(inputs, keras.layers.Conv2D(128, 3, padding="same")(
         keras.layers.MaxPooling2D(2)(keras.layers.Conv2D(128, 3, padding="same")(inputs))
     )))  # fmt: skip
-    found, storage = registry.TARGETS[target], registry.TARGETS[target].storages["int8"]
+    found, storage = registry.find_target(target), registry.find_target(target).storages["int8"]
     kinds, unpacking = [], ("DENSIFY", "DEQUANTIZE")
-    for one in (storage, storage.twin()):
+    for one in (storage, storage.with_float32_values()):
         ops = contents.op_counts(found.build(view_of(model), one, []).data)
         kinds.append({kind: count for kind, count in ops.items() if kind not in unpacking})
     assert kinds[0] == kinds[1]
@@ -99,7 +100,7 @@ def test_wrong_quantised_file_is_refused(storage, dense_model, older, monkeypatc
 
         return wrong(view if stored.exact else view_of(other), stored, rows)
 
-    monkeypatch.setitem(registry.TARGETS, "dense", target.Target("dense", swap))
+    monkeypatch.setattr(dense, "TARGET", target.Target("dense", swap))
     with pytest.raises(ExportError, match=r"more representative|storage=.float32"):
         export_tflite(dense_model, older, storage=storage, representative_data=data)
     assert untouched(older)
@@ -154,6 +155,9 @@ def test_model_without_builtin_ops_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+CHECKS = {field.name for field in dataclasses.fields(Verification)}
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "match"),
     [
@@ -167,6 +171,10 @@ def test_model_without_builtin_ops_is_refused(tmp_path):
         ({"model": "model.keras"}, TypeError, "Keras 3 model"),
         ({"tolerance": float("nan")}, ValueError, "`tolerance`"),
         ({"tolerance": "small"}, TypeError, "`tolerance`"),
+        ({"tolerance": 0.0}, ValueError, r"`tolerance`.*Received: 0\.0"),
+        ({"seed": 1.5}, TypeError, r"`seed`.*Received: 1\.5"),
+        ({"seed": -1}, ValueError, "`seed`.*Received: -1"),
+        ({"arm": "yes"}, TypeError, "`arm`.*Received: 'yes'"),
         ({"samples": np.zeros((3, 5), "f")}, ValueError, r"`samples`.*\(None, 6\).*\(3, 5\)"),
         ({"samples": np.zeros((0, 6), "f")}, ValueError, "at least one"),
         ({"samples": np.full((2, 6), np.nan)}, ValueError, "finite"),
@@ -179,7 +187,22 @@ def test_bad_arguments(arguments, error, match, dense_model, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(dense, "_save", lambda *_: pytest.fail("converted a bad request"))
     with pytest.raises(error, match=match):
-        export_tflite(**{"model": dense_model, "path": "m.tflite", **arguments})
+        checks = {key: arguments[key] for key in set(arguments) & CHECKS}
+        rest = {key: value for key, value in arguments.items() if key not in CHECKS}
+        given = {"model": dense_model, "path": "m.tflite", **rest}
+        export_tflite(**given, verification=Verification(**checks))
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_are_named(dense_model, tmp_path):
+    with pytest.raises(TypeError, match=r"takes 2 positional arguments but 3 were given"):
+        export_tflite(dense_model, tmp_path / "m.tflite", "dense")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'samples'"):
+        export_tflite(dense_model, tmp_path / "m.tflite", samples=np.zeros((2, 6), "f"))
+    with pytest.raises(TypeError, match=r"`verification` must be a.*Verification`.*Received: dict"):
+        export_tflite(dense_model, tmp_path / "m.tflite", verification={"seed": 1})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Verification().seed = 3
     assert not list(tmp_path.iterdir())
 
 

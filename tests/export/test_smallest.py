@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from sparse_nets import inputs_of, weights_are_what_kernels_take, zeros
 
 import tfprune
-from tfprune.export import ExportError, export_tflite, predict_tflite
+from tfprune.export import ExportError, Verification, export_tflite, predict_tflite
 from tfprune.export.flatbuffer.file import FlatFile
-from tfprune.maths.transforms import dct_matrix
+from tfprune.maths.dct import dct_matrix
 
 L = keras.layers
 LIMITS = {"float32": 1e-5, "float16": 5e-3, "int8": 0.15}
@@ -59,8 +59,14 @@ NETS = {"lenet": lenet, "residual": residual, "wide": wide}
 def test_files_are_right_and_small(name, storage, tmp_path):
     model = zeros(NETS[name](), density=0.02 if name == "wide" else 0.1)
     x = inputs_of(model)
-    dense = export_tflite(model, tmp_path / "d.tflite", samples=x)
-    found = export_tflite(model, tmp_path / "s.tflite", "smallest", storage, samples=x)
+    dense = export_tflite(model, tmp_path / "d.tflite", verification=Verification(samples=x))
+    found = export_tflite(
+        model,
+        tmp_path / "s.tflite",
+        target="smallest",
+        storage=storage,
+        verification=Verification(samples=x),
+    )
     wanted = model.predict(x, verbose=0)
     got = predict_tflite(found.path, x)
     assert np.abs(got - wanted).max() <= LIMITS[storage] * np.abs(wanted).max()
@@ -71,16 +77,16 @@ def test_files_are_right_and_small(name, storage, tmp_path):
 
 def test_layers_tell_their_forms(tmp_path):
     model = zeros(residual())
-    found = export_tflite(model, tmp_path / "s.tflite", "smallest")
+    found = export_tflite(model, tmp_path / "s.tflite", target="smallest")
     forms = {one.name: one for one in found.layers}
     assert forms["a1"].form == forms["b1"].form == "coefficients"
-    full = export_tflite(zeros(residual(), density=1.0), tmp_path / "s.tflite", "smallest")
+    full = export_tflite(zeros(residual(), density=1.0), tmp_path / "s.tflite", target="smallest")
     assert {one.form for one in full.layers} == {"dense"}
     assert forms["b1"].density == pytest.approx(0.1, abs=0.02)
     assert forms["b1"].dense_bytes == 9 * 40 * 40 * 4 > 4 * forms["b1"].stored_bytes
     assert "b1: coefficients, density 0." in str(found)
     assert found.to_dict()["layers"][0]["name"] == "stem"
-    spatial = export_tflite(zeros(residual(), dct=False), tmp_path / "s.tflite", "smallest")
+    spatial = export_tflite(zeros(residual(), dct=False), tmp_path / "s.tflite", target="smallest")
     assert {one.form for one in spatial.layers if one.name in ("a1", "b1")} == {"sparse"}
 
 
@@ -89,7 +95,7 @@ def test_bases_of_three_taps_are_whole_numbers_and_shared(tmp_path):
     x = inputs
     for _ in range(3):
         x = L.Conv2D(32, 3, padding="same", activation="relu")(x)
-    export_tflite(zeros(keras.Model(inputs, x)), tmp_path / "s.tflite", "smallest")
+    export_tflite(zeros(keras.Model(inputs, x)), tmp_path / "s.tflite", target="smallest")
     file = FlatFile((tmp_path / "s.tflite").read_bytes())
     (graph,) = file.graphs
     banks = {int(op.inputs[1]) for op in graph.operators if file.kind(op) == "DEPTHWISE_CONV_2D"}
@@ -104,7 +110,7 @@ def test_frequencies_that_nothing_reads_are_left_out(tmp_path):
     waves[0, 0], waves[1, 2] = np.random.default_rng(0).normal(size=(2, 8, 64))
     basis = np.asarray(dct_matrix(3))
     model.layers[0].kernel.assign(np.einsum("up,vq,uvio->pqio", basis, basis, waves))
-    export_tflite(model, tmp_path / "s.tflite", "smallest")
+    export_tflite(model, tmp_path / "s.tflite", target="smallest")
     file = FlatFile((tmp_path / "s.tflite").read_bytes())
     ops = file.graphs[0].operators
     (bank,) = [op for op in ops if file.kind(op) == "DEPTHWISE_CONV_2D"]
@@ -128,16 +134,16 @@ def opening(model):
 
 
 def test_what_phones_would_compute_wrongly_is_refused(tmp_path):
-    with pytest.raises(ExportError, match="opens XNNPACK's sparse mode"):
-        export_tflite(entry_net(), tmp_path / "s.tflite", "smallest")
+    with pytest.raises(ExportError, match="begins XNNPACK's sparse mode"):
+        export_tflite(entry_net(), tmp_path / "s.tflite", target="smallest")
     assert not list(tmp_path.iterdir())
     export_tflite(entry_net(), tmp_path / "d.tflite")
     for other in (entry_net(padding=((0, 1), (0, 1))), entry_net(stride=1), entry_net(channels=4)):
-        export_tflite(other, tmp_path / "s.tflite", "smallest")
+        export_tflite(other, tmp_path / "s.tflite", target="smallest")
     with pytest.raises(ExportError, match="conv2d"):  # which the message names
-        export_tflite(entry_net(), tmp_path / "s.tflite", "smallest")
+        export_tflite(entry_net(), tmp_path / "s.tflite", target="smallest")
     without_mean = keras.Sequential([*entry_net().layers[:-1], L.Flatten()])
-    export_tflite(without_mean, tmp_path / "s.tflite", "smallest")
+    export_tflite(without_mean, tmp_path / "s.tflite", target="smallest")
     for size in (16, 17):  # XNNPACK does not take "same" with stride 2 for padding of 1
         same = [
             keras.Input((size, size, 3)),
@@ -146,7 +152,7 @@ def test_what_phones_would_compute_wrongly_is_refused(tmp_path):
             L.GlobalAveragePooling2D(),
         ]
         model = opening(keras.Sequential(same))
-        assert "DENSIFY" in export_tflite(model, tmp_path / "s.tflite", "smallest").ops
+        assert "DENSIFY" in export_tflite(model, tmp_path / "s.tflite", target="smallest").ops
 
 
 def operators_net():
@@ -163,12 +169,12 @@ def lambda_net():
 
 def test_operations_between_layers_and_what_cannot_be_copied(tmp_path):
     model = zeros(operators_net())
-    found = export_tflite(model, tmp_path / "s.tflite", "smallest")
+    found = export_tflite(model, tmp_path / "s.tflite", target="smallest")
     assert found.layers[0].form == "coefficients"
     fast = tfprune.compact(model, choose="always")
     x = inputs_of(model)
     np.testing.assert_allclose(fast.predict(x), model.predict(x), rtol=1e-4, atol=1e-4)
-    found = export_tflite(zeros(lambda_net()), tmp_path / "s.tflite", "smallest")
+    found = export_tflite(zeros(lambda_net()), tmp_path / "s.tflite", target="smallest")
     assert "cannot be copied" in found.notes[0]
     assert all(one.form != "coefficients" for one in found.layers)
 
@@ -178,10 +184,10 @@ def test_banks_count(tmp_path):
     model = keras.Sequential([keras.Input((9, 9, 64)), L.Conv2D(8, 5)])
     zeros(model)
     dense = export_tflite(model, tmp_path / "d.tflite")
-    found = export_tflite(model, tmp_path / "s.tflite", "smallest")
+    found = export_tflite(model, tmp_path / "s.tflite", target="smallest")
     assert found.layers[0].form != "coefficients" and found.bytes < 1.02 * dense.bytes
     large = zeros(keras.Sequential([keras.Input((9, 9, 16)), L.Conv2D(400, 3)]))
-    found = export_tflite(large, tmp_path / "s.tflite", "smallest")
+    found = export_tflite(large, tmp_path / "s.tflite", target="smallest")
     assert found.layers[0].form == "coefficients"
     assert abs(found.layers[0].stored_bytes - found.bytes) < 4000
 
@@ -200,13 +206,25 @@ def test_one_large_weight_does_not_cost_the_others(density, tmp_path):
     kernel[3, 5] = 100.0
     model.layers[0].kernel.assign(kernel)
     x = inputs_of(model)
-    export_tflite(model, tmp_path / "s.tflite", "smallest", "int8", samples=x)
+    export_tflite(
+        model,
+        tmp_path / "s.tflite",
+        target="smallest",
+        storage="int8",
+        verification=Verification(samples=x),
+    )
     assert channel_errors(model, tmp_path / "s.tflite", x).max() < 0.1
     image = keras.Sequential([keras.Input((6, 6, 32)), L.DepthwiseConv2D(3, depth_multiplier=2)])
     weights = rng.normal(size=(3, 3, 32, 2)) * 10.0 ** rng.uniform(-3, 1, size=(32, 2))
     image.layers[0].kernel.assign(weights)
     x = inputs_of(image)
-    export_tflite(image, tmp_path / "d.tflite", "smallest", "int8", samples=x)
+    export_tflite(
+        image,
+        tmp_path / "d.tflite",
+        target="smallest",
+        storage="int8",
+        verification=Verification(samples=x),
+    )
     assert channel_errors(image, tmp_path / "d.tflite", x).max() < 0.1
 
 
@@ -219,7 +237,7 @@ def test_a_table_that_others_read_too_stays(tmp_path):
     rng = np.random.default_rng(0)
     table.embeddings.assign(rng.normal(size=(200, 32)) * (rng.random((200, 32)) < 0.1))
     dense = export_tflite(model, tmp_path / "d.tflite")
-    assert export_tflite(model, tmp_path / "s.tflite", "smallest").bytes <= dense.bytes
+    assert export_tflite(model, tmp_path / "s.tflite", target="smallest").bytes <= dense.bytes
 
 
 def test_models_without_a_graph_keep_their_layers(tmp_path):
@@ -233,7 +251,7 @@ def test_models_without_a_graph_keep_their_layers(tmp_path):
 
     model = Own()
     model(np.ones((1, 50), "float32"))
-    found = export_tflite(zeros(model), tmp_path / "s.tflite", "smallest")
+    found = export_tflite(zeros(model), tmp_path / "s.tflite", target="smallest")
     assert found.layers == () and "DENSIFY" in found.ops
 
 
@@ -247,7 +265,7 @@ def test_a_pruned_model_and_half_precision(tmp_path):
     pruner = tfprune.Pruner(pruned, total_steps=2)
     for _ in range(3):
         pruner.update()
-    found = export_tflite(pruned, tmp_path / "s.tflite", "smallest")
+    found = export_tflite(pruned, tmp_path / "s.tflite", target="smallest")
     assert {one.name for one in found.layers if one.form == "coefficients"} >= {"a1", "b1"}
 
 
@@ -263,7 +281,7 @@ def test_constants_of_half_precision_stay_as_the_model_has_them(tmp_path):
         model = zeros(keras.Model(inputs, x))
     finally:
         keras.config.set_dtype_policy("float32")
-    found = export_tflite(model, tmp_path / "s.tflite", "smallest")
+    found = export_tflite(model, tmp_path / "s.tflite", target="smallest")
     assert {one.form for one in found.layers} >= {"coefficients"}
 
 
@@ -271,7 +289,9 @@ def test_storages_of_a_target(tmp_path):
     with pytest.raises(
         ValueError, match=r"`storage` must be one of \('float32', 'float16', 'int8'\)"
     ):
-        export_tflite(zeros(lenet()), tmp_path / "s.tflite", "smallest", "int8_dynamic")
+        export_tflite(
+            zeros(lenet()), tmp_path / "s.tflite", target="smallest", storage="int8_dynamic"
+        )
 
 
 @st.composite
@@ -304,7 +324,7 @@ def graphs(draw):
 def exported_or_refused(model, folder):
     for storage in LIMITS:
         try:
-            found = export_tflite(model, folder / "s.tflite", "smallest", storage)
+            found = export_tflite(model, folder / "s.tflite", target="smallest", storage=storage)
         except ExportError as error:
             assert "XNNPACK's sparse mode" in str(error)
             continue

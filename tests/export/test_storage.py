@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tfprune import files
-from tfprune.export import export_tflite, predict_tflite
+from tfprune.export import Verification, export_tflite, predict_tflite
 
 FORMS = {
     "array": lambda x: x,
@@ -33,7 +33,11 @@ def test_storage_is_smaller_and_near(storage, smaller, limit, tmp_path, rng):
     x = rng.random((50, 20), "float32")
     full = export_tflite(model, tmp_path / "full.tflite")
     result = export_tflite(
-        model, tmp_path / "m.tflite", storage=storage, representative_data=x, samples=x
+        model,
+        tmp_path / "m.tflite",
+        storage=storage,
+        representative_data=x,
+        verification=Verification(samples=x),
     )
     assert result.bytes < smaller * full.bytes
     assert 1e-6 < result.max_relative_error < limit < result.tolerance * 5

@@ -11,7 +11,7 @@ from tfprune.graph.layers import weighted_layers
 from tfprune.inference.as_convolution import as_convolution, dct_coefficients, sparsest
 from tfprune.inference.fusing import fusions
 from tfprune.inference.stored import coefficients_of
-from tfprune.maths.transforms import dct2, dct_matrix, idct2, integer_rows
+from tfprune.maths.dct import dct2, dct_matrix, idct2, integer_rows
 
 L = keras.layers
 to_numpy = keras.ops.convert_to_numpy

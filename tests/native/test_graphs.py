@@ -110,9 +110,9 @@ def test_gradients_are_those_of_the_dense_convolution(strides):
         return conv.sparse_conv2d(x, values, weights.columns, weights.row_splits, bias, spec)
 
     def dense(x, values, bias):
-        from tfprune.ops.conv import _dense
+        from tfprune.ops.dense import dense_conv2d
 
-        return _dense(x, [values, weights.columns, weights.row_splits, bias], spec)
+        return dense_conv2d(x, [values, weights.columns, weights.row_splits, bias], spec)
 
     for found, expected in zip(gradients(native), gradients(dense), strict=True):
         close(found, expected)

@@ -192,8 +192,8 @@ def test_every_half_is_read_exactly(storage):
     rows = np.arange(len(values) + 1)
     spec = ConvSpec(1, len(values), (1, 1))
     columns, bias = np.zeros(len(values), np.int32), np.zeros(0, np.float32)
-    data = ops.SparseWeights(spec, values, columns, rows, bias).to_bytes(storage)
-    y = ops.packed_conv2d(np.ones((1, 1, 1, 1), "float32"), np.frombuffer(data, np.uint8), spec)
+    data = sparse_weights.SparseWeights(spec, values, columns, rows, bias).to_bytes(storage)
+    y = conv.packed_conv2d(np.ones((1, 1, 1, 1), "float32"), np.frombuffer(data, np.uint8), spec)
     tiny = np.finfo(np.float32).tiny  # below it, TensorFlow's threads compute with 0
     np.testing.assert_allclose(np.ravel(y), values, rtol=0, atol=tiny)
 

@@ -13,7 +13,7 @@ from keras import layers as L
 
 import tfprune
 from tfprune.shell import workflow
-from tfprune.shell.cli import main, one_line
+from tfprune.shell.cli import main, single_line
 
 
 def classifier() -> keras.Model:
@@ -187,7 +187,7 @@ def test_every_method_of_the_shell(name: str, folder: Path, tmp_path: Path) -> N
     arguments = ["prune", folder / "model.keras", "--out", out, "--method", name, "--epochs", 2]
     assert main([str(a) for a in (*arguments, "--data", folder / "data.npz")]) == 0
     for _, layer in tfprune.pruned.layers.pruned_layers(tfprune.load_model(out)):
-        assert type(layer.prune_state.method).__name__ == workflow.METHODS[name]
+        assert type(layer.prune_state.method).__name__ == workflow.METHODS[name][1]
         assert layer.prune_state.sparsity() > 0.8
 
 
@@ -322,10 +322,10 @@ def test_failures_are_not_bad_input(
         main(["report", str(folder / "model.keras"), "--traceback"])
 
 
-def test_one_line_drops_what_keras_adds() -> None:
+def test_single_line_drops_what_keras_adds() -> None:
     text = "Exception encountered when calling Dense.call().\n\n\x1b[1mBad\n shape.\x1b[0m\n\n"
-    assert one_line(ValueError(text + "Arguments received by Dense.call():\n x")) == "Bad shape."
-    assert one_line(KeyError()) == "KeyError"
+    assert single_line(ValueError(text + "Arguments received by Dense.call():\n x")) == "Bad shape."
+    assert single_line(KeyError()) == "KeyError"
 
 
 def test_as_a_program(folder: Path) -> None:

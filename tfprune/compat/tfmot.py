@@ -1,8 +1,8 @@
 """The bridge to tensorflow_model_optimization (tfmot); the only file that names it or tf_keras.
 
-Importing tfmot sets `TF_USE_LEGACY_KERAS=1` for the process and turns `tf.keras` into Keras 2.
-So only the one module that defines `PruningSchedule` is loaded, by its path and under its own name:
-1 ms, no other module, no change of environment, and the class is the same one if the user imports
+Importing tfmot sets `TF_USE_LEGACY_KERAS=1` for the process and makes `tf.keras` Keras 2.
+So only the module that defines `PruningSchedule` is loaded, by its path and under its own name:
+1 ms, no other module, no change of environment, and the class is the same if the user imports
 tfmot later.
 """
 
@@ -21,15 +21,15 @@ _MODULE = f"{_PACKAGE}.python.core.sparsity.keras.pruning_schedule"
 
 
 class _OwnPruningSchedule(abc.ABC):
-    """What tfmot calls a pruning schedule, for when tfmot is not installed."""
+    """A pruning schedule of tfmot's form, where tfmot is not installed."""
 
     @abc.abstractmethod
     def __call__(self, step: Any) -> tuple[Any, Any]:
-        """Return (should the masks be updated at this step?, sparsity in [0, 1))."""
+        """Return whether the masks are updated at this step, and the sparsity in [0, 1)."""
 
     @abc.abstractmethod
     def get_config(self) -> dict[str, Any]:
-        """The settings."""
+        """Settings, as `from_config` takes them."""
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
@@ -59,7 +59,7 @@ def schedule_base() -> type:
 
 
 def foreign_settings(schedule: Any) -> tuple[str, dict[str, Any]]:
-    """Class name and settings of a schedule of tfmot's own; ("", {}) for any other."""
+    """Class name and settings of a schedule of tfmot's own, ("", {}) for any other."""
     cls = type(schedule)
     if cls.__module__ != _MODULE:
         return "", {}
@@ -75,11 +75,16 @@ def is_symbolic(step: Any) -> bool:
 
 
 def in_graph(schedule: Callable[[int], tuple[bool, float]], step: Any) -> tuple[Any, Any]:
-    """Call a Python schedule from inside a TensorFlow graph."""
+    """Call a Python schedule from inside a TensorFlow graph.
+
+    Args:
+        schedule: step -> (is an update due, sparsity).
+        step: integer tensor, scalar.
+    """
     import tensorflow as tf
 
     due, sparsity = tf.numpy_function(
-        lambda number: (np.bool_(schedule(int(number))[0]), np.float32(schedule(int(number))[1])),
+        lambda at: (np.bool_(schedule(int(at))[0]), np.float32(schedule(int(at))[1])),
         [step],
         [tf.bool, tf.float32],
     )

@@ -1,4 +1,4 @@
-"""What an export is doing, on a terminal."""
+"""The stage that an export is in, shown on a terminal."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ Begin = Callable[[str], None]
 
 @contextlib.contextmanager
 def stages(title: str, count: int) -> Iterator[Begin]:
-    """Give a function that shows which of `count` stages begins; nothing where no one looks."""
+    """Yield a function that shows which of `count` stages begins, on a terminal alone."""
     from tqdm import tqdm
 
     form = "{desc} [{n_fmt} of {total_fmt}]"

@@ -1,4 +1,4 @@
-"""What an export hands back, and the error it raises instead of handing out a wrong file."""
+"""The result of an export, and the error raised instead of handing out a wrong file."""
 
 import dataclasses
 from typing import Any
@@ -14,10 +14,26 @@ class ExportError(RuntimeError):
 class ExportResult:
     """A written and verified `.tflite` file.
 
-    Errors are relative per output, largest output reported: `max|d| / max|ref|` and
-    `norm(d) / norm(ref)` over all compared samples, d being file minus Keras. `agreement` is the
-    fraction of samples with the same argmax, over outputs of shape [n, classes]; None without one.
-    `layers`: the forms of layers, where the target chooses them.
+    Errors are relative, d being file minus Keras, over all compared samples; of several outputs
+    the largest.
+
+    Attributes:
+        path: the file.
+        target, storage: as asked for.
+        bytes, gzip_bytes: its size, as it is and gzipped.
+        max_relative_error: max|d| / max|ref|.
+        rms_relative_error: norm(d) / norm(ref).
+        tolerance: limit of `max_relative_error`.
+        agreement: fraction of samples with the same argmax, the least over outputs of shape [n,
+            classes]; None without such an output.
+        samples_checked, reference_samples_checked, arm_samples_checked: samples compared by the
+            default delegate, by the reference kernels, on AArch64.
+        data_source: "samples", "representative_data" or "random".
+        inputs: name -> shape, None where a size is open.
+        outputs: names.
+        ops: builtin op -> count.
+        notes: sentences for people.
+        layers: forms of layers, where the target chooses them.
     """
 
     path: str
@@ -40,7 +56,7 @@ class ExportResult:
     arm_samples_checked: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values that `json.dumps` takes."""
+        """Plain values that `json.dumps` takes."""
         plain = dataclasses.asdict(self)
         plain["inputs"] = {name: list(shape) for name, shape in self.inputs.items()}
         plain["outputs"], plain["notes"] = list(self.outputs), list(self.notes)

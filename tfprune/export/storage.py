@@ -1,8 +1,6 @@
-"""How weights are stored in the file, and how near to the Keras model each storage must stay."""
+"""Storages: how weights are stored in a file, and how near to the Keras model it must stay."""
 
 import dataclasses
-import math
-import numbers
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,13 +9,16 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """One way to store weights.
+    """A way to store weights.
 
-    `max_error` and `rms_error` are the limits of `max|d|/max|ref|` and `norm(d)/norm(ref)`.
-    `calibrated` needs representative data; `exact` forms are compared directly, the others
-    only after the float32 form of the same graph agreed. `integer` ones compute in integers, which
-    runtimes round in their own ways. `in_float32`: the graph that the storage leads to, with
-    float32 values in it.
+    Attributes:
+        name: its name.
+        max_error, rms_error: limits of max|d| / max|ref| and of norm(d) / norm(ref).
+        exact: whether files are compared directly; others only after the float32 form of the same
+            graph agreed.
+        calibrated: whether it needs representative data.
+        integer: whether files compute in integers, which runtimes round in their own ways.
+        in_float32: whether the graph that the storage leads to holds float32 values instead.
     """
 
     name: str
@@ -30,11 +31,11 @@ class Storage:
 
     @property
     def values(self) -> str:
-        """The storage whose values are written."""
+        """Name of the storage whose values are written."""
         return "float32" if self.in_float32 else self.name
 
-    def twin(self) -> "Storage":
-        """The same graph with float32 values."""
+    def with_float32_values(self) -> "Storage":
+        """A storage that leads to the same graph, with float32 values in it."""
         return dataclasses.replace(self, in_float32=True, exact=True, calibrated=False)
 
 
@@ -49,7 +50,7 @@ STORAGES = {
 }
 
 
-# Of values alone: all compute in float32, and no activation has a range to calibrate.
+# Storages of values alone: all compute in float32, and no activation has a range to calibrate.
 VALUES = {
     name: dataclasses.replace(STORAGES[name], calibrated=False, integer=False)
     for name in ("float32", "float16", "int8")
@@ -58,33 +59,29 @@ VALUES = {
 FLOAT32 = {"float32": STORAGES["float32"]}
 
 
-def find_storage(
-    name: object, tolerance: object, known: Mapping[str, Storage] = STORAGES
-) -> Storage:
-    """Return the storage of that name, its `max_error` replaced by `tolerance` if that is given."""
-    storage = known.get(name) if isinstance(name, str) else None
+def find_storage(name: object, storages: Mapping[str, Storage] = STORAGES) -> Storage:
+    """Return the storage of that name, of those that a target takes."""
+    storage = storages.get(name) if isinstance(name, str) else None
     if storage is None:
-        raise ValueError(f"`storage` must be one of {tuple(known)}. Received: {name!r}.")
-    if tolerance is None:
-        return storage
-    if isinstance(tolerance, bool) or not isinstance(tolerance, numbers.Real):
-        raise TypeError(f"`tolerance` must be a positive number or None. Received: {tolerance!r}.")
-    limit = float(tolerance)
-    if not 0.0 < limit < math.inf:
-        raise ValueError(f"`tolerance` must be positive and finite. Received: {tolerance!r}.")
-    return dataclasses.replace(storage, max_error=limit, rms_error=limit)
+        raise ValueError(f"`storage` must be one of {tuple(storages)}. Received: {name!r}.")
+    return storage
 
 
 def check_path(path: Any) -> Path:
-    """Return the place to write to, links followed: a `.tflite` in a folder that exists."""
+    """Resolve the path of a `.tflite` file to write, links followed.
+
+    Raises:
+        TypeError: if it is no path.
+        ValueError: if it has another suffix, its folder does not exist, or it is a folder.
+    """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"`path` must be a string or a path. Received: {type(path).__name__}.")
     given = Path(os.fsdecode(path))
     if given.suffix != ".tflite":
         raise ValueError(f"`path` must end in '.tflite'. Received: {os.fspath(path)!r}.")
-    place = given.resolve()
-    if not place.parent.is_dir():
+    resolved = given.resolve()
+    if not resolved.parent.is_dir():
         raise ValueError(f"The folder of `path` must exist; create it first. Received: {given}.")
-    if place.is_dir():
+    if resolved.is_dir():
         raise ValueError(f"`path` must name a file; a folder is there. Received: {given}.")
-    return place
+    return resolved

@@ -1,4 +1,4 @@
-"""`export_tflite`: the door of this package."""
+"""`export_tflite`: strip, convert, compare, write."""
 
 import os
 from pathlib import Path
@@ -16,8 +16,9 @@ from tfprune.export.targets.target import Build, Built
 from tfprune.export.verify.arm import Arm, find_arm
 from tfprune.export.verify.compare import Verdict, compare, run_keras, still_outputs, verify
 from tfprune.export.verify.precision import float32_compute
-from tfprune.export.verify.runtime import Row, Runner
-from tfprune.export.verify.samples import OPEN_DIMENSION, random_rows, read_rows, take_dtypes
+from tfprune.export.verify.runtime import Runner, Sample
+from tfprune.export.verify.samples import OPEN_DIMENSION, random_samples, read_samples, take_dtypes
+from tfprune.export.verify.verification import Verification
 from tfprune.export.view import View, view_of
 from tfprune.files import gzip_size, write_atomically
 
@@ -25,54 +26,45 @@ _CALIBRATION_SAMPLES = 500
 _REPRESENTATIVE_CHECKED = 64
 _RANDOM_CHECKED = 8
 _OWN_POLICY_ERROR = 0.2
+_VERIFICATION = Verification()
 
 
 def export_tflite(
     model: keras.Model,
     path: str | os.PathLike[str],
+    *,
     target: str = "dense",
     storage: str = "float32",
     representative_data: Any = None,
-    samples: Any = None,
-    tolerance: float | None = None,
-    seed: int = 0,
-    verify_arm: bool = False,
-    arm_python: str | None = None,
+    verification: Verification = _VERIFICATION,
 ) -> ExportResult:
-    """Write `model` as a `.tflite` file that was loaded and agrees with it; pruned models are
-    stripped first.
+    """Write a model as a `.tflite` file that was loaded and agrees with it.
 
-    target: "dense" runs everywhere. "smallest" keeps what is sparse as compressed rows, of DCT
-    coefficients where these are fewer, for a small file that computes at the speed of a dense one
-    or somewhat slower, and faster with `tfprune.export.load_delegate`. "mobile-sparse" is small and
-    fast on phones' CPUs: filters and sparse 1x1 convolutions that LiteRT computes in XNNPACK's
-    sparse mode, from an image to a global average pooling; refused, with every reason, where not
-    all in between has a form there. "mobile-sparse-block" computes layers with 1x4 blocks of zeros
-    along their inputs (see `FrequencyDomain(granularity="input4")`) by TFLite's block kernel, in
-    any graph, float32 only. "auto" takes the one that is fastest on phones, if any is, else
-    "smallest", and says why.
+    Args:
+        model: a built Keras 3 model; a pruned one is stripped first.
+        path: the file to write, ending in ".tflite", in a folder that exists.
+        target: form of the file: "dense" runs everywhere; `tfprune.export.targets` describes the
+            others, which are smaller, or faster on phones.
+        storage: type of the stored values: "float32", "float16", "int8" or "int8_dynamic". A dense
+            "int8" file computes in int8 (its inputs and outputs stay as in the model); all others
+            compute in float32. A target may know fewer.
+        representative_data: typical inputs, in any form that `Verification.samples` takes; the
+            first 500 samples set the ranges of activations. A dense "int8" file needs it.
+        verification: what the file is compared on, and how near it must come.
 
-    storage: "float32", "float16" (weights), "int8" (weights and activations; inputs and outputs
-    stay as in the model), "int8_dynamic" (weights); with all but "dense" "float32",
-    "float16" or "int8", of the weights alone.
-
-    `representative_data`, needed by "int8" of a dense file, sets the activation ranges (first 500
-    samples); `samples` are compared, else the first 64 of `representative_data`, else 8 random
-    inputs from `seed`. Both take an array [n, ...], a tf.data.Dataset (also of (x, y)), an iterable
-    of batches, or nested arrays for several inputs. `tolerance` replaces the limit on
-    max|d|/max|ref| of the storage.
-
-    `verify_arm` compares the first 4 samples on AArch64 too, because LiteRT has kernels for sparse
-    weights that PCs never use. `arm_python`, else the environment's TFPRUNE_ARM_PYTHON, is the
-    command line of a Python there.
-
-    Raises ValueError or TypeError for bad arguments, ExportError for a model that can't be
-    converted or a file that disagrees with Keras. Then nothing is written and an older file at
-    `path` stays as it is.
+    Raises:
+        TypeError, ValueError: for arguments out of range.
+        ExportError: if the model can't be converted, or the file disagrees with it. Then nothing is
+            written, and an older file at `path` stays as it is.
     """
     kind = find_target(target)
-    stored = find_storage(storage, tolerance, kind.storages)
-    place = check_path(path)
+    if not isinstance(verification, Verification):
+        raise TypeError(
+            "`verification` must be a `tfprune.export.Verification`. "
+            f"Received: {type(verification).__name__}."
+        )
+    stored = verification.limited(find_storage(storage, kind.storages))
+    checked_path = check_path(path)
     _check_model(model)
     if stored.calibrated and representative_data is None:
         raise ValueError(
@@ -80,20 +72,20 @@ def export_tflite(
             "tf.data.Dataset, an iterable of batches, or for several inputs a list or dict of "
             "arrays. Received: None."
         )
-    arm = find_arm(arm_python) if verify_arm else None
+    arm = find_arm(verification.arm_python) if verification.arm else None
     plain = _plain(model)
-    view, calibration, samples = _read(view_of(plain), representative_data, samples)
-    rows, source = _rows_to_check(view, samples, calibration, seed)
-    with stages(f"export {place.name}", 3 if stored.exact else 5) as begin:
+    view, calibration, samples = _read(view_of(plain), representative_data, verification.samples)
+    compared, source = _samples_to_compare(view, samples, calibration, verification.seed)
+    with stages(f"export {checked_path.name}", 3 if stored.exact else 5) as begin:
         begin("running Keras")
         with float32_compute(plain) as replaced:
-            expected = run_keras(view, rows)
+            expected = run_keras(view, compared)
         built, verdict = _build_verified(
-            kind.build, view, stored, calibration, rows, expected, arm, begin
+            kind.build, view, stored, calibration, compared, expected, arm, begin
         )
-        notes = (*built.notes, *verdict.notes, *_notes(view, rows, expected, replaced, source))
-        write_atomically(place, built.data)
-        return _result(place, target, stored, built, verdict, source, notes)
+        notes = (*built.notes, *verdict.notes, *_notes(view, compared, expected, replaced, source))
+        write_atomically(checked_path, built.data)
+        return _result(checked_path, target, stored, built, verdict, source, notes)
 
 
 def _check_model(model: Any) -> None:
@@ -114,64 +106,66 @@ def _plain(model: keras.Model) -> keras.Model:
     return strip(model) if is_pruned(model) else model
 
 
-def _read(view: View, representative_data: Any, samples: Any) -> tuple[View, list[Row], list[Row]]:
-    """Return the view with its dtypes settled, the calibration rows and the sample rows."""
+def _read(
+    view: View, representative_data: Any, samples: Any
+) -> tuple[View, list[Sample], list[Sample]]:
+    """The view with its dtypes settled, samples for calibration, samples to compare on."""
     given = {"samples": samples, "representative_data": representative_data}
     limits = {"samples": None, "representative_data": _CALIBRATION_SAMPLES}
-    rows: dict[str, list[Row]] = {}
+    lists: dict[str, list[Sample]] = {}
     for name, data in given.items():
         if data is not None and not view.typed:
             view, data = take_dtypes(view, data, name)
-        rows[name] = [] if data is None else read_rows(data, view, limits[name], name)
-    return view, rows["representative_data"], rows["samples"]
+        lists[name] = [] if data is None else read_samples(data, view, limits[name], name)
+    return view, lists["representative_data"], lists["samples"]
 
 
-def _rows_to_check(
-    view: View, samples: list[Row], calibration: list[Row], seed: int
-) -> tuple[list[Row], str]:
+def _samples_to_compare(
+    view: View, samples: list[Sample], calibration: list[Sample], seed: int
+) -> tuple[list[Sample], str]:
     if samples:
         return samples, "samples"
     if calibration:
         return calibration[:_REPRESENTATIVE_CHECKED], "representative_data"
-    return random_rows(view, _RANDOM_CHECKED, seed), "random"
+    return random_samples(view, _RANDOM_CHECKED, seed), "random"
 
 
 def _build_verified(
     build: Build,
     view: View,
     storage: Storage,
-    calibration: list[Row],
-    rows: list[Row],
-    expected: list[Row],
+    calibration: list[Sample],
+    samples: list[Sample],
+    expected: list[Sample],
     arm: Arm | None,
     begin: Begin,
 ) -> tuple[Built, Verdict]:
     """Build the file and verify it; a quantised one only after the same graph in float32."""
     if not storage.exact:
         begin("converting to float32")
-        plain = build(view, storage.twin(), []).data
+        plain = build(view, storage.with_float32_values(), []).data
         begin("comparing float32 with Keras")
-        verify(plain, STORAGES["float32"], rows, expected, arm)
+        verify(plain, STORAGES["float32"], samples, expected, arm)
         if storage.calibrated:
             check_calibration(plain)
     begin(f"converting to {storage.name}")
     built = build(view, storage, calibration)
     begin(f"comparing {storage.name} with Keras")
-    return built, verify(built.data, storage, rows, expected, arm)
+    return built, verify(built.data, storage, samples, expected, arm)
 
 
 def _notes(
-    view: View, rows: list[Row], expected: list[Row], replaced: list[str], source: str
+    view: View, samples: list[Sample], expected: list[Sample], replaced: list[str], source: str
 ) -> tuple[str, ...]:
-    """Say what the numbers don't; a half precision model is also held against itself."""
+    """Notes on what the errors do not tell; a half precision model is compared with itself too."""
     notes = []
     if replaced:
-        own = compare(expected, run_keras(view, rows))
+        own = compare(expected, run_keras(view, samples))
         if not own.max_error <= _OWN_POLICY_ERROR:
             raise ExportError(
-                f"In float32 this {', '.join(replaced)} model differs from itself by "
-                f"{own.max_error:.3g} (limit {_OWN_POLICY_ERROR}). Rebuild it with float32 layers "
-                "and load its weights."
+                f"In float32 this {', '.join(replaced)} model must differ from itself by at most "
+                f"{_OWN_POLICY_ERROR}; rebuild it with float32 layers and load its weights. "
+                f"Received: a difference of {own.max_error:.3g}."
             )
         notes.append(
             f"computes in float32; in its own {', '.join(replaced)} Keras differs by "
@@ -188,7 +182,7 @@ def _notes(
 
 
 def _result(
-    place: Path,
+    path: Path,
     target: str,
     storage: Storage,
     built: Built,
@@ -199,7 +193,7 @@ def _result(
     data, runner = built.data, Runner(built.data)
     shapes = {name: detail["shape_signature"] for name, detail in runner.inputs.items()}
     return ExportResult(
-        path=str(place),
+        path=str(path),
         target=target,
         storage=storage.name,
         bytes=len(data),

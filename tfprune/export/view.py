@@ -13,7 +13,7 @@ _AUTOMATIC = re.compile(r"(input_layer|keras_tensor)(_\d+)?$")
 
 @dataclasses.dataclass(frozen=True)
 class InputSpec:
-    """One input: its name in the file, its shape with batch 1 (None where open), its dtype."""
+    """An input: its name in the file, its shape with batch 1 (None where open), its dtype."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -24,9 +24,13 @@ class InputSpec:
 class View:
     """`view({"image": [n, h, w, cin]}) -> {"output_0": [n, classes]}` for any Keras model.
 
-    `structure` is the model's input structure with zeros for leaves; `typed` is False where the
-    model recorded the shapes of its inputs but not their dtypes. `built` keeps what was converted
-    from this view: the model must not change while the view is in use.
+    Attributes:
+        model: the model, which must not change while the view is in use.
+        inputs: its inputs, in the order of its input structure.
+        structure: its input structure, with zeros for leaves.
+        output_names: names of its outputs, () for automatic names.
+        typed: whether the model recorded the dtypes of its inputs, not only their shapes.
+        built: what was converted from this view.
     """
 
     model: keras.Model
@@ -38,9 +42,9 @@ class View:
         default_factory=dict, init=False, repr=False, compare=False
     )
 
-    def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Run the model in inference mode on a batch of every input."""
-        packed = keras.tree.pack_sequence_as(self.structure, [rows[i.name] for i in self.inputs])
+        packed = keras.tree.pack_sequence_as(self.structure, [batch[i.name] for i in self.inputs])
         leaves = keras.tree.flatten_with_path(self.model(packed, training=False))
         names = self._names_of_outputs([path for path, _ in leaves])
         return {name: tensor for name, (_, tensor) in zip(names, leaves, strict=True)}
@@ -52,7 +56,11 @@ class View:
 
 
 def view_of(model: keras.Model) -> View:
-    """Describe a built model; raises ValueError for one that is unbuilt or not finite."""
+    """Describe a built model.
+
+    Raises:
+        ValueError: if it is not built, its weights are not finite, or its inputs are no numbers.
+    """
     if not model.built:
         raise ValueError(
             f"The model must be built before export; call it once on a batch. Received: {model!r}."
@@ -74,8 +82,8 @@ def _spec(name: str, tensor: keras.KerasTensor) -> InputSpec:
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     if dtype == "string":
         raise ValueError(f"Input '{name}' must hold numbers. Received: dtype string.")
-    known = "float32" if dtype in ("float16", "bfloat16", "float64") else dtype
-    return InputSpec(name, (1, *tensor.shape[1:]), known)
+    computed = "float32" if dtype in ("float16", "bfloat16", "float64") else dtype
+    return InputSpec(name, (1, *tensor.shape[1:]), computed)
 
 
 def _functional_inputs(model: keras.Model) -> list[keras.KerasTensor] | None:
@@ -84,7 +92,7 @@ def _functional_inputs(model: keras.Model) -> list[keras.KerasTensor] | None:
 
 
 def _subclass_inputs(model: keras.Model) -> Any:
-    _check_one_argument(model)
+    _check_single_argument(model)
     shapes = (model.get_build_config() or {}).get("input_shape")
     if shapes is None:
         raise ValueError(
@@ -94,14 +102,14 @@ def _subclass_inputs(model: keras.Model) -> Any:
     return _tensors_of_shapes(shapes)
 
 
-def _check_one_argument(model: keras.Model) -> None:
+def _check_single_argument(model: keras.Model) -> None:
     parameters = list(inspect.signature(model.call).parameters.values())
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     needed = [p.name for p in parameters if p.kind in kinds and p.default is p.empty]
     if len(needed) > 1:
         raise ValueError(
-            "A subclassed model must take its inputs as one argument of `call` (an array, list or "
-            f"dict); wrap it so before export. Received: `call` with {needed}."
+            "A subclassed model must take its inputs as a single argument of `call`, an array, "
+            f"list or dict; wrap it so before export. Received: `call` with {needed}."
         )
 
 
@@ -141,7 +149,7 @@ def _keyed(path: tuple[Any, ...]) -> bool:
 
 
 def _clean(name: str) -> str:
-    """A name that a TensorFlow function takes for an argument."""
+    """Change a name to an argument name of a TensorFlow function."""
     name = re.sub(r"\W", "_", name, flags=re.ASCII)
     return name if name[:1].isalpha() and name != "self" else f"x{name}"
 

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 
 from tfprune.inference.fusing import Fusion
+from tfprune.maths.dct import dct2
 from tfprune.maths.sparse_weights import MOST_KERNEL, ConvSpec, SparseWeights
-from tfprune.maths.transforms import dct2
 
 ROUNDING = 1e-6  # coefficients below this fraction of the largest are zeros that were rounded
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.maths.transforms import idct2
+from tfprune.maths.dct import idct2
 
 BASES = ("spatial", "dct")
 ACTIVATIONS = ("linear", "relu", "relu6")

@@ -1,4 +1,4 @@
-"""Loads the native library once, when it is first needed, or says why there is none."""
+"""The native library, loaded once, when it is first needed, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _log = logging.getLogger("tfprune")
 
 
 class NativeUnavailableError(RuntimeError):
-    """The native ops are asked for with TFPRUNE_REQUIRE_NATIVE=1, and there are none."""
+    """Native ops that are required by TFPRUNE_REQUIRE_NATIVE=1, or asked for, and are not there."""
 
 
 @functools.cache
 def _loaded() -> tuple[Any, ctypes.CDLL] | str:
-    """TensorFlow's module of generated op functions and the C interface; or why there are none."""
+    """TensorFlow's module of op functions and the C interface; or why there are none."""
     if os.environ.get("TFPRUNE_DISABLE_NATIVE") == "1":
         return "TFPRUNE_DISABLE_NATIVE=1 is set"
     if not _LIBRARY.exists():
@@ -37,27 +37,27 @@ def _loaded() -> tuple[Any, ctypes.CDLL] | str:
         return f"the library cannot be loaded: {error}"
     native.tfp_kernel_name.restype = ctypes.c_char_p
     native.tfp_last_error.restype = ctypes.c_char_p
-    wanted = os.environ.get("TFPRUNE_KERNEL")
-    if wanted and native.tfp_select_kernel(wanted.encode()):
-        return f"TFPRUNE_KERNEL={wanted}: {native.tfp_last_error().decode()}"
-    _log.info("native kernels run with '%s'", wanted or kernels(native)[0])
+    kernel = os.environ.get("TFPRUNE_KERNEL")
+    if kernel and native.tfp_select_kernel(kernel.encode()):
+        return f"TFPRUNE_KERNEL={kernel}: {native.tfp_last_error().decode()}"
+    _log.info("native kernels run with '%s'", kernel or kernels(native)[0])
     return module, native
 
 
 def native() -> Any | None:
-    """The module with the op functions, or None after one warning.
+    """The module with the op functions, or None after a single warning.
 
     Raises:
         NativeUnavailableError: if TFPRUNE_REQUIRE_NATIVE=1 and there are none.
     """
-    found = _loaded()
-    if isinstance(found, str):
+    loaded = _loaded()
+    if isinstance(loaded, str):
         if os.environ.get("TFPRUNE_REQUIRE_NATIVE") == "1":
-            raise NativeUnavailableError(f"TFPRUNE_REQUIRE_NATIVE=1, but {found}.")
-        _warn(found)
+            raise NativeUnavailableError(f"TFPRUNE_REQUIRE_NATIVE=1, but {loaded}.")
+        _warn(loaded)
         return None
-    found[1].tfp_set_threads(_threads())
-    return found[0]
+    loaded[1].tfp_set_threads(_threads())
+    return loaded[0]
 
 
 @functools.cache
@@ -80,10 +80,10 @@ def available() -> bool:
 def kernels(library: ctypes.CDLL | None = None) -> list[str]:
     """Names of the kernels that this CPU runs, fastest first; [] without the native library."""
     if library is None:
-        found = _loaded()
-        if isinstance(found, str):
+        loaded = _loaded()
+        if isinstance(loaded, str):
             return []
-        library = found[1]
+        library = loaded[1]
     names = []
     index = 0
     while (name := library.tfp_kernel_name(index)) is not None:
@@ -94,21 +94,24 @@ def kernels(library: ctypes.CDLL | None = None) -> list[str]:
 
 
 def select_kernel(name: str | None) -> None:
-    """Use one of `kernels()` for weights that are packed from now on; None: the fastest.
+    """Choose the kernel for weights that are packed from now on.
+
+    Args:
+        name: a name of `kernels()`; None for the fastest.
 
     Raises:
         NativeUnavailableError: without the native library.
         ValueError: if there is no such kernel, or this CPU cannot run it.
     """
-    found = _loaded()
-    if isinstance(found, str):
-        raise NativeUnavailableError(f"There are no native kernels: {found}.")
-    if found[1].tfp_select_kernel(None if name is None else name.encode()):
-        raise ValueError(found[1].tfp_last_error().decode())
+    loaded = _loaded()
+    if isinstance(loaded, str):
+        raise NativeUnavailableError(f"There are no native kernels: {loaded}.")
+    if loaded[1].tfp_select_kernel(None if name is None else name.encode()):
+        raise ValueError(loaded[1].tfp_last_error().decode())
 
 
 def _threads() -> int:
-    """As many as TensorFlow uses within an op."""
+    """Threads that TensorFlow uses within an op."""
     import tensorflow as tf
 
     configured = tf.config.threading.get_intra_op_parallelism_threads()

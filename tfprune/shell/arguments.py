@@ -1,4 +1,4 @@
-"""What the shell command takes: numbers in their range, places that can be written."""
+"""Arguments of the shell command: numbers in their range, paths that can be written."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from pathlib import Path
 
 
 def check_out(path: Path, suffixes: tuple[str, ...]) -> None:
-    """Refuse a place that can't be written before the work, not after it."""
+    """Refuse a path that can't be written before the work, not after it.
+
+    Raises:
+        ValueError: if it has another suffix, its folder does not exist, or it cannot be written.
+    """
     if path.suffix.lower() not in suffixes:
-        raise ValueError(f"'{path}' must end in {' or '.join(suffixes)}.")
+        raise ValueError(f"The path must end in {' or '.join(suffixes)}. Received: '{path}'.")
     if not path.parent.is_dir():
-        raise ValueError(f"The folder of '{path}' does not exist.")
+        raise ValueError(f"The folder must exist; create it first. Received: '{path}'.")
     if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ValueError(f"'{path}' cannot be written.")
+        raise ValueError(f"The path must be a file that can be written. Received: '{path}'.")
 
 
 def sparsity(text: str) -> float:

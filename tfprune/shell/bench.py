@@ -1,21 +1,20 @@
 """Dense against compact: latency of a saved model and of its layers, by number of threads.
 
-Each number of threads has a process of its own, since TensorFlow fixes it when it starts.
+Each count of threads has a process of its own, since TensorFlow fixes it when it starts.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-WARM_UP = 3
+from tfprune.export.inspect.timing import time_calls
 
 
 def bench(
@@ -29,7 +28,7 @@ def bench(
     Args:
         path: the file.
         batch: examples per call.
-        threads: numbers of threads within an op.
+        threads: threads within an op, >= 1; a run for each count.
         rounds: calls of the whole model that are timed, dense and compact by turns.
 
     Returns:
@@ -51,15 +50,15 @@ def bench(
         command = [sys.executable, "-m", "tfprune.shell.bench", str(path), str(batch), str(rounds)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         if done.returncode:
-            raise ValueError(f"'{path}' cannot be measured: {_last_line(done.stderr)}")
+            raise ValueError(f"'{path}' cannot be measured. Received: {_last_line(done.stderr)}")
         runs.append({"threads": count, **json.loads(done.stdout.splitlines()[-1])})
     return {"model": str(path), "batch": batch, "runs": runs}
 
 
-def table(found: dict[str, Any]) -> str:
-    """The result as text."""
+def table(measured: dict[str, Any]) -> str:
+    """The measurements as text."""
     lines = []
-    for run in found["runs"]:
+    for run in measured["runs"]:
         lines += ["", f"{run['threads']} thread{'s' if run['threads'] > 1 else ''}"]
         names = [layer["name"] for layer in run["layers"]]
         width = max([5, *map(len, names)])
@@ -74,7 +73,7 @@ def table(found: dict[str, Any]) -> str:
         ratio = run["dense_ms"] / run["compact_ms"]
         cpu = run["dense_cpu_ms"] / run["compact_cpu_ms"]
         lines.append(
-            f"whole model, batch {found['batch']}: dense {run['dense_ms']:.3f} ms, compact "
+            f"whole model, batch {measured['batch']}: dense {run['dense_ms']:.3f} ms, compact "
             f"{run['compact_ms']:.3f} ms, {ratio:.2f}x ({cpu:.2f}x in CPU time)"
         )
     return "\n".join(lines[1:])
@@ -82,7 +81,7 @@ def table(found: dict[str, Any]) -> str:
 
 def _last_line(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "the process ended without a word"
+    return lines[-1] if lines else "no message"
 
 
 def _measure(path: Path, batch: int, rounds: int) -> dict[str, Any]:
@@ -100,26 +99,20 @@ def _measure(path: Path, batch: int, rounds: int) -> dict[str, Any]:
         fast = tfprune.compact(model)
     shapes = [tuple(tensor.shape[1:]) for tensor in plain.inputs]
     if any(None in shape for shape in shapes):
-        raise ValueError(f"the sizes of its inputs are open: {shapes}")
+        raise ValueError(f"the sizes of its inputs must be fixed, and are {shapes}")
     rng = np.random.default_rng(0)
     x = [tf.constant(rng.normal(size=(batch, *shape)).astype("float32")) for shape in shapes]
     given = x[0] if len(x) == 1 else x
-    calls = {
+    graphs = {
         name: tf.function(lambda inputs, net=net: net(inputs, training=False))
         for name, net in (("dense", plain), ("compact", fast))
     }
-    wall: dict[str, list[float]] = {name: [] for name in calls}
-    cpu: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(WARM_UP + rounds):
-        for name, call in calls.items():
-            start = time.perf_counter(), time.process_time()
-            call(given)
-            if number >= WARM_UP:
-                wall[name].append(time.perf_counter() - start[0])
-                cpu[name].append(time.process_time() - start[1])
-    times = {f"{name}_ms": 1e3 * statistics.median(found) for name, found in wall.items()}
-    times |= {f"{name}_cpu_ms": 1e3 * statistics.median(found) for name, found in cpu.items()}
-    return {**times, "layers": [dataclasses.asdict(one) for one in tfprune.compaction(fast)]}
+    calls = {name: functools.partial(graph, given) for name, graph in graphs.items()}
+    times = time_calls(calls, rounds)
+    medians = {f"{name}_ms": result.ms for name, result in times.items()}
+    medians |= {f"{name}_cpu_ms": result.cpu_ms for name, result in times.items()}
+    choices = [dataclasses.asdict(choice) for choice in tfprune.compaction(fast)]
+    return {**medians, "layers": choices}
 
 
 if __name__ == "__main__":

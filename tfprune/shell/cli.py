@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tfprune.export.storage import STORAGES
+from tfprune.export.targets import registry as targets
+from tfprune.methods import METHODS
 from tfprune.shell.arguments import check_out, positive, rate, seed, shape, sparsity
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
@@ -25,7 +28,7 @@ _BAD = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run a command.
 
     Args:
         arguments: as typed, without the program's name; None: those of the process.
@@ -44,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.traceback:
             raise
-        return _say(one_line(error), BAD_INPUT if isinstance(error, _BAD) else FAILED)
+        return _say(single_line(error), BAD_INPUT if isinstance(error, _BAD) else FAILED)
 
 
 def _say(message: str, code: int) -> int:
@@ -52,8 +55,8 @@ def _say(message: str, code: int) -> int:
     return code
 
 
-def one_line(error: Exception) -> str:
-    """What an error says, on one line, without Keras' decoration."""
+def single_line(error: Exception) -> str:
+    """Message of an error on a single line, without Keras' decoration."""
     text = re.sub(r"\x1b\[[\d;]*m", "", str(error)).split("Arguments received by")[0]
     lines = [line.strip() for line in text.splitlines()]
     kept = [line for line in lines if line and not line.startswith("Exception encountered when")]
@@ -61,7 +64,7 @@ def one_line(error: Exception) -> str:
 
 
 def _only_result_on_stdout(active: bool) -> contextlib.AbstractContextManager[Any]:
-    """With --json, progress goes to stderr, so that stdout is one JSON document."""
+    """Send progress to stderr where --json is given, so that stdout is a JSON document."""
     return contextlib.redirect_stdout(sys.stderr) if active else contextlib.nullcontext()
 
 
@@ -104,10 +107,10 @@ def _prune(options: argparse.Namespace) -> tuple[str, Any]:
     plain = options.strip or options.shrink
     written = tfprune.strip(pruned, shrink=options.shrink) if plain else pruned
     workflow.save_model(written, options.out)
-    numbers = tfprune.report(pruned)
+    report = tfprune.report(pruned)
     metric = next(iter(after))
-    lines = f"\n{numbers}\n\ntest {metric}: {before[metric]:.4f} before, {after[metric]:.4f} pruned"
-    data_out = {"path": str(options.out), "before": before, "after": after, **numbers.to_dict()}
+    lines = f"\n{report}\n\ntest {metric}: {before[metric]:.4f} before, {after[metric]:.4f} pruned"
+    data_out = {"path": str(options.out), "before": before, "after": after, **report.to_dict()}
     return f"{lines}\nWritten: {options.out}", data_out
 
 
@@ -121,27 +124,30 @@ def _report(options: argparse.Namespace) -> tuple[str, Any]:
     from tfprune.shell.workflow import read_model
 
     before = None if options.before is None else read_model(options.before)
-    numbers = tfprune.report(read_model(options.model), options.input_shape, before)
+    report = tfprune.report(read_model(options.model), options.input_shape, before)
     if options.html is not None:
-        numbers.to_html(options.html)
+        report.to_html(options.html)
     if options.plot is not None:
-        numbers.plot(options.plot, options.what)
-    return str(numbers), numbers.to_dict()
+        report.plot(options.plot, options.what)
+    return str(report), report.to_dict()
 
 
 def _report_tflite(options: argparse.Namespace) -> tuple[str, Any]:
     for name in ("html", "plot", "before", "input_shape"):
         if getattr(options, name) is not None:
-            raise ValueError(f"--{name.replace('_', '-')} is for `.keras` files only.")
+            raise ValueError(
+                f"--{name.replace('_', '-')} is for `.keras` files only. "
+                f"Received: '{options.model}'."
+            )
     from tfprune.export.inspect import describe
 
-    found = describe.describe(options.model)
-    return describe.table(found), found
+    description = describe.describe(options.model)
+    return describe.table(description), description
 
 
 def _export(options: argparse.Namespace) -> tuple[str, Any]:
     check_out(options.out, (".tflite",))
-    from tfprune.export.tflite import export_tflite
+    from tfprune.export import Verification, export_tflite
     from tfprune.shell.workflow import quiet, read_model, representative
 
     model = read_model(options.model)
@@ -153,7 +159,7 @@ def _export(options: argparse.Namespace) -> tuple[str, Any]:
             target=options.target,
             storage=options.storage,
             representative_data=data,
-            verify_arm=options.verify_arm,
+            verification=Verification(arm=options.verify_arm),
         )
     return str(result), result.to_dict()
 
@@ -163,22 +169,21 @@ def _bench(options: argparse.Namespace) -> tuple[str, Any]:
     if options.model.suffix == ".tflite":
         from tfprune.export.inspect import profile
 
-        found = profile.bench_tflite(options.model, batch, threads, rounds)
-        return profile.table(found), found
+        measured = profile.bench_tflite(options.model, batch, threads, rounds)
+        return profile.table(measured), measured
     from tfprune.shell import bench
     from tfprune.shell.workflow import read_model
 
     read_model(options.model)  # says what is wrong with a file, before any process is started
-    found = bench.bench(options.model, batch or 1, threads, rounds)
-    return bench.table(found), found
+    measured = bench.bench(options.model, batch or 1, threads, rounds)
+    return bench.table(measured), measured
 
 
 _PLOTS = (".png", ".svg", ".pdf")
-_TARGETS = ("dense", "smallest", "mobile-sparse", "mobile-sparse-block", "auto")
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults, where there is one to show."""
+    """Shows defaults, where there are any."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.required or action.default in (None, False):
@@ -237,7 +242,7 @@ def _prune_options(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, help="the .keras file to write")
     add(
         "--method",
-        choices=("surgery", "frequency", "synaptic", "sensitivity", "magnitude"),
+        choices=tuple(METHODS),
         default="surgery",
         help="how to prune",
     )
@@ -271,10 +276,10 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", type=Path, help="a .keras file")
     add("out", type=Path, help="the .tflite file to write")
-    add("--target", choices=_TARGETS, default="dense", help="form of the file")
+    add("--target", choices=targets.NAMES, default="dense", help="form of the file")
     add(
         "--storage",
-        choices=("float32", "float16", "int8", "int8_dynamic"),
+        choices=tuple(STORAGES),
         default="float32",
         help="of the weights; a dense int8 file computes in int8 and needs --representative",
     )
@@ -295,7 +300,7 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", type=Path, help="a .keras or .tflite file")
     add("--batch-size", type=positive, help="examples per call (default: 1, or the file's own)")
-    add("--threads", type=shape, default=(1, 2), metavar="N,N", help="within an op, one run each")
+    add("--threads", type=shape, default=(1, 2), metavar="N,N", help="within an op, a run for each")
     add("--rounds", type=positive, default=30, help="calls that are timed")
 
 

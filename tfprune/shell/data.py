@@ -20,7 +20,7 @@ class DataError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Inputs and targets, split in three; `name` says of what.
+    """Inputs and targets of the data set `name`, split in three.
 
     Images are float32 [n, h, w, channels] in [0, 1], classes integers [n].
     """
@@ -32,7 +32,7 @@ class Data:
 
 
 def load_data(source: str, data_dir: str | None = None, seed: int = 0) -> Data:
-    """The data set `digits`, `mnist` or `cifar10`, or a `.npz` file.
+    """Load the data set `digits`, `mnist` or `cifar10`, or a `.npz` file.
 
     Args:
         source: "digits" (1797 handwritten digits of 8x8 pixels, inside scikit-learn), "mnist"
@@ -40,7 +40,7 @@ def load_data(source: str, data_dir: str | None = None, seed: int = 0) -> Data:
             likewise), or the path of a `.npz` file with arrays `x`, `y`, or `x_train`, `y_train`,
             `x_test`, `y_test`, taken as they are.
         data_dir: where tensorflow_datasets looks for MNIST or CIFAR-10, and where it puts it.
-        seed: of the split; what the source calls its test set stays that.
+        seed: seed of the split; what the source calls its test set stays that.
 
     Raises:
         ValueError: for another source, or a file that is broken or has other arrays.
@@ -61,7 +61,7 @@ def load_data(source: str, data_dir: str | None = None, seed: int = 0) -> Data:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a `.npz` file, checked: numbers only, finite.
+    """Read the arrays of a `.npz` file, checked: numbers only, finite.
 
     Raises:
         FileNotFoundError, ValueError: if there is none, or it is broken.
@@ -72,7 +72,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"'{path}' is not a whole .npz file of plain arrays: {error}.") from error
+        raise ValueError(
+            f"'{path}' is not a whole .npz file of plain arrays. Received: {error}."
+        ) from error
     for name, array in arrays.items():
         if array.dtype.kind not in "fiub":
             raise ValueError(f"'{path}': `{name}` must hold numbers. Received: {array.dtype}.")

@@ -18,6 +18,7 @@ import tfprune
 from tfprune.export.result import ExportResult
 from tfprune.export.tflite import export_tflite
 from tfprune.export.verify.runtime import predict_tflite
+from tfprune.export.verify.verification import Verification
 from tfprune.files import write_atomically
 from tfprune.maths.checks import check_sparsity
 from tfprune.report.report import Report
@@ -47,7 +48,7 @@ PLANS = {
     "digits": Plan(dense_epochs=40, epochs=50, batch_size=32, rate=3e-3),
     "mnist": Plan(dense_epochs=3, epochs=6, batch_size=128, rate=3e-3),
 }
-# A layer keeps this many times the density of the largest one, fc1.
+# A layer keeps this many times the density of the largest layer, fc1.
 SHARES = {"conv1": 6, "conv2": 3, "fc1": 1, "fc2": 3}
 
 
@@ -85,10 +86,11 @@ def run_demo(
     Args:
         out: folder, made if needed; what an earlier run left in it is replaced.
         data, data_dir: see `tfprune.shell.data.load_data`.
-        epochs, dense_epochs: of pruning and of the dense training before it; None: by data set.
+        epochs, dense_epochs: epochs of pruning, and of the dense training before it; None: by data
+            set.
         sparsity: fraction of the largest layer's weights and biases to prune, in [0, 1); the
             small layers keep more (`SHARES`).
-        seed: of the split, the initial weights and the order of batches.
+        seed: seed of the split, the initial weights and the order of batches.
         say: takes the headings.
 
     Returns:
@@ -106,23 +108,23 @@ def run_demo(
     pruned, history = prune_and_train(dense, chosen, split, plan.epochs, plan.batch_size, plan.rate)
     say("3/5 strip and measure")
     plain = tfprune.strip(pruned)
-    numbers = tfprune.report(pruned)
+    report = tfprune.report(pruned)
     say("4/5 export to TFLite and choose the smallest file that keeps the accuracy")
     with quiet():
         files = _export(plain, dense, split, folder)
     say("5/5 evaluate on the test set, write the report")
     save_model(pruned, folder / "model.keras")
-    summary = _summary(split, plan, dense, plain, numbers, files, folder)
+    summary = _summary(split, plan, dense, plain, report, files, folder)
     summary |= {"seed": seed, "target_sparsity": sparsity}
     summary["seconds"] = round(time.monotonic() - start, 1)
     written = files["chosen"].to_dict() | {"path": "model.tflite"}
-    numbers.to_html(folder / "report.html", history, written, f"LeNet on {split.name}, pruned")
+    report.to_html(folder / "report.html", history, written, f"LeNet on {split.name}, pruned")
     write_atomically(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     return summary
 
 
 def _empty(folder: Path) -> Path:
-    """Make the folder; an interrupted run must not be taken for an earlier whole one."""
+    """Make the folder; an interrupted run must not be taken for an earlier complete run."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         (folder / name).unlink(missing_ok=True)
@@ -176,11 +178,18 @@ def _export(plain: keras.Model, dense: keras.Model, split: Data, folder: Path) -
             path = Path(temporary) / f"{form}.tflite"
             calibration = split.train[0]
             results[form] = export_tflite(
-                plain, path, target, storage, representative_data=calibration, samples=x[:64]
+                plain,
+                path,
+                target=target,
+                storage=storage,
+                representative_data=calibration,
+                verification=Verification(samples=x[:64]),
             )
-            found = score(predict_tflite(path, x), split.validation)["accuracy"]
-            tried[form] = _sizes(results[form]) | {"accuracy_validation": found}
-        dense_file = export_tflite(dense, Path(temporary) / "dense.tflite", samples=x[:64])
+            accuracy = score(predict_tflite(path, x), split.validation)["accuracy"]
+            tried[form] = _sizes(results[form]) | {"accuracy_validation": accuracy}
+        dense_file = export_tflite(
+            dense, Path(temporary) / "dense.tflite", verification=Verification(samples=x[:64])
+        )
         form = choose(tried, reached)
         write_atomically(folder / "model.tflite", Path(results[form].path).read_bytes())
     return {
@@ -192,11 +201,16 @@ def _export(plain: keras.Model, dense: keras.Model, split: Data, folder: Path) -
 
 
 def choose(tried: dict[str, dict[str, Any]], reached: float) -> str:
-    """The form with the fewest bytes whose accuracy is at most `MARGIN` below `reached`."""
+    """Choose the form with the fewest bytes whose accuracy is at most `MARGIN` below `reached`.
+
+    Args:
+        tried: form -> {"bytes", "accuracy_validation"}.
+        reached: validation accuracy of the Keras model, a fraction.
+    """
     holding = [
-        name for name, row in tried.items() if row["accuracy_validation"] >= reached - MARGIN
+        form for form, result in tried.items() if result["accuracy_validation"] >= reached - MARGIN
     ]
-    return min(holding or ["dense float32"], key=lambda name: tried[name]["bytes"])
+    return min(holding or ["dense float32"], key=lambda form: tried[form]["bytes"])
 
 
 def _sizes(result: ExportResult) -> dict[str, int]:
@@ -208,14 +222,14 @@ def _summary(
     plan: Plan,
     dense: keras.Model,
     plain: keras.Model,
-    numbers: Report,
+    report: Report,
     files: dict[str, Any],
     folder: Path,
 ) -> dict[str, Any]:
     x = split.test[0]
     lite = predict_tflite(folder / "model.tflite", x, progress=True)
     chosen, other = _sizes(files["chosen"]), _sizes(files["dense_file"])
-    measured = numbers.measurement.to_dict()
+    measured = report.measurement.to_dict()
     ratios = ("compression", "compression_weights", "compression_with_indices")
     return {
         "dataset": split.name,
@@ -258,16 +272,16 @@ def _versions() -> dict[str, str]:
 def table(summary: dict[str, Any]) -> str:
     """The summary in five lines."""
     s = summary
-    rows = [
+    lines = [
         ("", "dense", "pruned", f"pruned .tflite ({s['tflite_target']}, {s['tflite_storage']})"),
         ("test accuracy", *(f"{s[f'accuracy_{k}']:.4f}" for k in ("dense", "pruned", "tflite"))),
         ("weights and biases", f"{s['parameters']:,}", f"{s['nonzero']:,}", ""),
         (".tflite bytes", f"{s['dense_tflite_bytes']:,}", "", f"{s['tflite_bytes']:,}"),
         ("  gzipped", f"{s['dense_tflite_gzip_bytes']:,}", "", f"{s['tflite_gzip_bytes']:,}"),
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    lines = [
-        row[0].ljust(widths[0]) + "".join(f"  {row[i].rjust(widths[i])}" for i in range(1, 4))
-        for row in rows
+    widths = [max(len(line[i]) for line in lines) for i in range(4)]
+    texts = [
+        line[0].ljust(widths[0]) + "".join(f"  {line[i].rjust(widths[i])}" for i in range(1, 4))
+        for line in lines
     ]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(text.rstrip() for text in texts)

@@ -1,4 +1,4 @@
-"""What the shell commands and the demo share: train, prune, evaluate, save."""
+"""Steps that the shell commands and the demo share: train, prune, evaluate, save."""
 
 from __future__ import annotations
 
@@ -16,22 +16,15 @@ import keras
 import numpy as np
 
 import tfprune
+from tfprune.methods import METHODS
 from tfprune.shell.data import Data, Pair, read_arrays
-
-METHODS = {
-    "surgery": "NetworkSurgery",
-    "frequency": "FrequencyDomain",
-    "synaptic": "SynapticStrength",
-    "sensitivity": "SensitivityDriven",
-    "magnitude": "Magnitude",
-}
 
 
 def make_method(name: str, sparsity: float) -> Any:
-    """The pruning method with that name in the shell, set to a target sparsity in [0, 1)."""
+    """Make the method of that name in the shell, with a target sparsity in [0, 1)."""
     if name not in METHODS:
         raise ValueError(f"The method must be one of {', '.join(METHODS)}. Received: '{name}'.")
-    return getattr(tfprune, METHODS[name])(target_sparsity=sparsity)
+    return getattr(tfprune, METHODS[name][1])(target_sparsity=sparsity)
 
 
 def read_model(path: Path) -> keras.Model:
@@ -48,7 +41,7 @@ def read_model(path: Path) -> keras.Model:
     try:
         return tfprune.load_model(path)
     except Exception as error:  # Keras raises errors of many types for a file that was edited
-        raise ValueError(f"'{path}' cannot be loaded: {error}") from error
+        raise ValueError(f"'{path}' cannot be loaded. Received: {error}") from error
 
 
 def save_model(model: keras.Model, path: Path) -> None:
@@ -64,7 +57,16 @@ def save_model(model: keras.Model, path: Path) -> None:
 def prune_and_train(
     model: keras.Model, method: Any, data: Data, epochs: int, batch_size: int, rate: float
 ) -> tuple[keras.Model, keras.callbacks.History]:
-    """Prune a copy of a model and train it with Adam; the rate falls to zero along a cosine."""
+    """Prune a copy of a model and train it with Adam; the rate falls to zero along a cosine.
+
+    Args:
+        model: the model, which stays as it is.
+        method: what `tfprune.prune` takes.
+        data: the data set.
+        epochs: of training.
+        batch_size: examples per step.
+        rate: of Adam, at the start.
+    """
     pruned = tfprune.prune(model, method)
     steps = epochs * -(-len(data.train[0]) // batch_size)
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
@@ -119,12 +121,13 @@ def compile_for(model: keras.Model, data: Data, rate: Any) -> None:
 def check_fit(model: keras.Model, data: Data) -> None:
     """Raise ValueError unless the model takes the data's inputs and has an output per class."""
     x, y = data.train
-    wanted = getattr(model, "input_shape", None)
-    if isinstance(wanted, list | dict) or (
-        wanted is not None and not _fits(x.shape[1:], tuple(wanted)[1:])
+    expected = getattr(model, "input_shape", None)
+    if isinstance(expected, list | dict) or (
+        expected is not None and not _fits(x.shape[1:], tuple(expected)[1:])
     ):
         raise ValueError(
-            f"The model takes inputs {wanted}; the data '{data.name}' has {(None, *x.shape[1:])}."
+            f"The data must fit the model's inputs {expected}. Received: '{data.name}' with "
+            f"{(None, *x.shape[1:])}."
         )
     if y.dtype.kind == "f":
         return
@@ -132,19 +135,20 @@ def check_fit(model: keras.Model, data: Data) -> None:
     outputs = keras.ops.shape(model(x[:1], training=False))
     if y.ndim != 1 or y.min() < 0 or len(outputs) != 2 or outputs[-1] < classes:
         raise ValueError(
-            f"The data '{data.name}' has {classes} classes, targets of shape {y.shape} from "
-            f"{y.min()}; the model's output is {tuple(outputs)}."
+            "Targets must be classes [n] from 0, and the model's output [n, classes]. Received: "
+            f"'{data.name}' with {classes} classes, targets of shape {y.shape} from {y.min()}, and "
+            f"an output of shape {tuple(outputs)}."
         )
 
 
-def _fits(shape: tuple[int, ...], wanted: tuple[Any, ...]) -> bool:
-    return len(shape) == len(wanted) and all(
-        b in (None, a) for a, b in zip(shape, wanted, strict=True)
+def _fits(shape: tuple[int, ...], expected: tuple[Any, ...]) -> bool:
+    return len(shape) == len(expected) and all(
+        b in (None, a) for a, b in zip(shape, expected, strict=True)
     )
 
 
 def score(predicted: np.ndarray, pair: Pair) -> dict[str, float]:
-    """Of predictions [n, classes] the accuracy, a fraction; of others the mean squared error."""
+    """Accuracy of predictions [n, classes], a fraction; mean squared error of others."""
     y = pair[1]
     if y.dtype.kind == "f":
         return {"mse": float(np.mean(np.square(predicted.reshape(y.shape) - y)))}
@@ -152,7 +156,7 @@ def score(predicted: np.ndarray, pair: Pair) -> dict[str, float]:
 
 
 def representative(path: Path, model: keras.Model) -> Any:
-    """Inputs from a `.npz` file: its only array, `x` or `x_train`, or one per input by its name.
+    """Inputs from a `.npz` file: its only array, `x` or `x_train`, or an array per input by name.
 
     Raises:
         FileNotFoundError, ValueError: if there is no such file, it is broken, or has others.
@@ -165,6 +169,6 @@ def representative(path: Path, model: keras.Model) -> Any:
         if name in arrays:
             return arrays[name]
     raise ValueError(
-        f"'{path}' must have one array, or `x` or `x_train`, or one per input {names}. "
+        f"'{path}' must have a single array, or `x` or `x_train`, or an array per input {names}. "
         f"Received: {sorted(arrays)}."
     )

@@ -1,4 +1,4 @@
-"""What is in a `.tflite` file; a job of child.py, to be run in a process of its own.
+"""The contents of a `.tflite` file; a job of child.py, to be run in a process of its own.
 
 LiteRT's own loader checks every offset and length first: nothing here reads past the file.
 """
@@ -31,13 +31,20 @@ _NO_WEIGHTS = {"int32", "int64", "uint32", "uint64", "bool", "string"}  # sizes,
 
 
 def main(path: str) -> dict[str, Any]:
-    """Return {"ops", "inputs", "outputs", "storage", "tensors"}.
+    """Describe a file.
 
-    ops: {name: count} over all subgraphs. inputs, outputs: {name: {"shape", "type"}}, -1 where a
-    size is open. storage: {type: {"bytes", "tensors"}} of all constants. tensors: the weights
-    with two axes or more, {"name", "shape", "type", "form", "density", "bytes"}; form "dense" or
-    "rows", bytes with indices, density None for types whose zeros are not known. Raises ValueError
-    for anything but a whole `.tflite` file.
+    Args:
+        path: the file.
+
+    Returns:
+        {"ops", "inputs", "outputs", "storage", "tensors"}. ops: {name: count} over all subgraphs.
+        inputs, outputs: {name: {"shape", "type"}}, -1 where a size is open. storage: {type:
+        {"bytes", "tensors"}} of all constants. tensors: the weights with two axes or more, {"name",
+        "shape", "type", "form", "density", "bytes"}; form "dense" or "rows" (CSR), bytes with
+        indices, density None for types whose zeros cannot be told.
+
+    Raises:
+        ValueError: for anything but a whole `.tflite` file.
     """
     data = Path(path).read_bytes()
     _check(data)
@@ -52,9 +59,9 @@ def main(path: str) -> dict[str, Any]:
         if _values_of(file, data, tensor).size
     ]
     storage: dict[str, dict[str, int]] = {}
-    for one in constants:
-        total = storage.setdefault(one["type"], {"bytes": 0, "tensors": 0})
-        total["bytes"] += one["bytes"]
+    for constant in constants:
+        total = storage.setdefault(constant["type"], {"bytes": 0, "tensors": 0})
+        total["bytes"] += constant["bytes"]
         total["tensors"] += 1
     ops = Counter(_op(file, op) for graph in file.graphs for op in graph.operators)
     return {
@@ -63,7 +70,9 @@ def main(path: str) -> dict[str, Any]:
         "outputs": _ends(file, "outputs", types),
         "storage": dict(sorted(storage.items())),
         "tensors": [
-            one for one in constants if len(one["shape"]) > 1 and one["type"] not in _NO_WEIGHTS
+            constant
+            for constant in constants
+            if len(constant["shape"]) > 1 and constant["type"] not in _NO_WEIGHTS
         ],
     }
 
@@ -72,7 +81,10 @@ def _check(data: bytes) -> None:
     from ai_edge_litert import interpreter as litert
 
     if data[4:8] != b"TFL3":
-        raise ValueError(f"This is not a .tflite file ({len(data)} bytes, without the mark TFL3).")
+        raise ValueError(
+            "This is not a .tflite file, its bytes 4 to 8 must be 'TFL3'. "
+            f"Received: {data[4:8]!r} in a file of {len(data)} bytes."
+        )
     plain = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
         litert.Interpreter(model_content=data, experimental_op_resolver_type=plain)
@@ -95,22 +107,25 @@ def _ends(file: Any, side: str, types: dict[int, str]) -> dict[str, dict[str, An
         named = [(x.name, int(x.tensorIndex)) for x in getattr(signatures[0], side) or ()]
     else:
         named = [(graph.tensors[n].name, int(n)) for n in getattr(graph, side)]
-    found = {}
-    for name, number in named:
-        tensor = graph.tensors[number]
+    ends = {}
+    for name, index in named:
+        tensor = graph.tensors[index]
         shape = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
         sizes = [] if shape is None else [int(n) for n in shape]
-        found[_text(name)] = {"shape": sizes, "type": types[tensor.type].lower()}
-    return found
+        ends[_text(name)] = {"shape": sizes, "type": types[tensor.type].lower()}
+    return ends
 
 
 def _values_of(file: Any, data: bytes, tensor: Any) -> np.ndarray:
-    """The bytes of a tensor's values, in the file's table or behind it; none if it is computed."""
+    """Bytes of a tensor's values, in the file's table or behind it; none if it is computed."""
     buffer = file.model.buffers[tensor.buffer]
     start, size = getattr(buffer, "offset", 0), getattr(buffer, "size", 0)
     if start > 1:
         if start + size > len(data):
-            raise ValueError(f"Its buffers must lie within {len(data)} bytes, one does not.")
+            raise ValueError(
+                f"Its buffers must lie within {len(data)} bytes. Received: bytes {start} to "
+                f"{start + size}."
+            )
         return np.frombuffer(data, np.uint8, size, start)
     return np.zeros(0, np.uint8) if buffer.data is None else np.asarray(buffer.data, np.uint8)
 
@@ -123,7 +138,10 @@ def _constant(file: Any, data: bytes, tensor: Any, kind: str) -> dict[str, Any]:
     if used is not None:
         fits = used[1] <= size if sparse else used[1] == size
         if min(shape, default=1) < 0 or not fits:
-            raise ValueError(f"Tensor '{name}' of shape {shape} does not fit its {used[1]} values.")
+            raise ValueError(
+                f"Tensor '{name}' must have {size} values, or fewer where it is sparse, for its "
+                f"shape {shape}. Received: {used[1]}."
+            )
     return {
         "name": name,
         "shape": shape,
@@ -135,7 +153,7 @@ def _constant(file: Any, data: bytes, tensor: Any, kind: str) -> dict[str, Any]:
 
 
 def _nonzero(raw: np.ndarray, kind: str, size: int, scaled: Any) -> tuple[int, int] | None:
-    """How many values are not zero, and how many there are; None for types not known here."""
+    """Nonzero values and all values of a tensor, as counts; None for types that are not read."""
     points = None if scaled is None else scaled.zeroPoint
     zero = 0 if points is None or not len(points) else int(points[0])
     if points is not None and any(int(point) != zero for point in points):
@@ -147,7 +165,9 @@ def _nonzero(raw: np.ndarray, kind: str, size: int, scaled: Any) -> tuple[int, i
         return None
     dtype = np.dtype(_DTYPES[kind])
     if len(raw) % dtype.itemsize:
-        raise ValueError(f"Values of type {kind} take {dtype.itemsize} bytes each, not {len(raw)}.")
+        raise ValueError(
+            f"Values of type {kind} must take {dtype.itemsize} bytes. Received: {len(raw)} bytes."
+        )
     values = np.frombuffer(raw.tobytes(), dtype)
     return int(np.count_nonzero(values != zero)), len(values)
 
@@ -158,13 +178,13 @@ def _index_bytes(sparsity: Any) -> int:
 
 
 def _text(name: Any) -> str:
-    """A name from the file that can be printed."""
+    """A name from the file, as printable characters."""
     text = name.decode(errors="replace") if isinstance(name, bytes) else str(name or "")
     return "".join(letter if letter.isprintable() else "?" for letter in text)[:200]
 
 
 def op_counts(data: bytes) -> dict[str, int]:
-    """Return how often each builtin op occurs in the file, all subgraphs together."""
+    """Count each builtin op of a file, all subgraphs together: name -> count."""
     counts: Counter[str] = Counter()
     for name in _op_names(data):
         counts[name] += 1
@@ -177,8 +197,8 @@ def _op_names(data: bytes) -> Iterator[str]:
     names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
     model = schema.Model.GetRootAs(data, 0)
     codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
-    numbers = [max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) for code in codes]
+    kinds = [max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) for code in codes]
     for index in range(model.SubgraphsLength()):
         graph = model.Subgraphs(index)
         for position in range(graph.OperatorsLength()):
-            yield names[numbers[graph.Operators(position).OpcodeIndex()]]
+            yield names[kinds[graph.Operators(position).OpcodeIndex()]]

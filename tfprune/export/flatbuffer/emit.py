@@ -1,4 +1,4 @@
-"""Ops of a graph that is being written: each method adds what it names and returns its output."""
+"""Ops of a graph that is being written: a method adds what it names and returns its output."""
 
 from __future__ import annotations
 
@@ -12,30 +12,32 @@ NONE = 0  # no fused activation
 
 
 class Emitter:
-    """Adds float32 ops to `ops`; equal constants become one tensor.
+    """Adds float32 ops to `ops`; equal constants become a single tensor.
 
-    Images are tensors of shape [1, h, w, c], named by their numbers. `activation` is a number of
-    `ActivationFunctionType`.
+    Tensors are named by their index in the graph; images have the shape [1, h, w, c]. `activation`
+    is a value of `ActivationFunctionType`, `output` the tensor to write, None for a new one.
     """
 
     def __init__(self, file: FlatFile, graph: Any) -> None:
         self.file, self.graph = file, graph
         self.ops: list[Any] = []
         self.same, self.valid = file.schema.Padding.SAME, file.schema.Padding.VALID
-        self._known: dict[tuple[Any, ...], int] = {}
+        self._constants: dict[tuple[Any, ...], int] = {}
 
-    def shape(self, number: int) -> tuple[int, ...]:
-        """Of a tensor."""
-        return tuple(int(n) for n in self.graph.tensors[number].shape)
+    def shape(self, tensor: int) -> tuple[int, ...]:
+        """Sizes of a tensor."""
+        return tuple(int(n) for n in self.graph.tensors[tensor].shape)
 
     def constant(self, values: np.ndarray) -> int:
-        """A float32 or int32 tensor."""
+        """A constant tensor, int32 where the values are, else float32."""
         types = self.file.schema.TensorType
         kind = types.INT32 if values.dtype == np.int32 else types.FLOAT32
         key = (kind, values.shape, values.tobytes())
-        if key not in self._known:
-            self._known[key] = self.file.add_constant(self.graph, values.shape, values, type=kind)
-        return self._known[key]
+        if key not in self._constants:
+            self._constants[key] = self.file.add_constant(
+                self.graph, values.shape, values, type=kind
+            )
+        return self._constants[key]
 
     def op(
         self,
@@ -46,10 +48,19 @@ class Emitter:
         version: int = 1,
         **options: Any,
     ) -> int:
-        """An op that makes a tensor of that shape: `output`, or a new one."""
-        made = self.file.add_tensor(self.graph, shape) if output is None else output
-        self.ops.append(self.file.add_op(kind, version, inputs, [made], **options))
-        return made
+        """Add an op.
+
+        Args:
+            kind: the builtin op's name, such as "CONV_2D".
+            inputs: tensors.
+            shape: of its output.
+            output: see the class.
+            version: of the op.
+            options: fields of the op's options.
+        """
+        result = self.file.add_tensor(self.graph, shape) if output is None else output
+        self.ops.append(self.file.add_op(kind, version, inputs, [result], **options))
+        return result
 
     def pointwise(
         self,
@@ -59,7 +70,14 @@ class Emitter:
         activation: int = NONE,
         output: int | None = None,
     ) -> int:
-        """A 1x1 convolution, weights [cout, cin]."""
+        """A 1x1 convolution of an image.
+
+        Args:
+            x: the image.
+            weights: [cout, cin].
+            bias: [cout]; None for zeros.
+            activation, output: see the class.
+        """
         cout, cin = weights.shape
         kernel = self.constant(np.ascontiguousarray(weights, np.float32).reshape(cout, 1, 1, cin))
         return self.op(
@@ -82,7 +100,15 @@ class Emitter:
         activation: int = NONE,
         output: int | None = None,
     ) -> int:
-        """A filter [k, k] of all channels or [k, k, c], k odd, centred on every stride-th pixel."""
+        """A depthwise filter, centred on every stride-th pixel.
+
+        Args:
+            x: the image.
+            filt: [k, k], the same for all channels, or [k, k, c]; k odd.
+            stride: in both directions.
+            bias: [c]; None for zeros.
+            activation, output: see the class.
+        """
         n, h, w, channels = self.shape(x)
         if filt.ndim == 2:
             filt = np.repeat(filt[:, :, None], channels, axis=2)
@@ -100,19 +126,19 @@ class Emitter:
             fusedActivationFunction=activation,
         )
 
-    def pad(self, x: int, rows: int) -> int:
-        """Zeros on all four sides: a PAD for each reader, as XNNPACK folds only such."""
+    def pad(self, x: int, width: int) -> int:
+        """`width` zeros on all four sides: a PAD for each reader, as XNNPACK folds only such."""
         n, h, w, channels = self.shape(x)
-        amounts = np.array([[0, 0], [rows, rows], [rows, rows], [0, 0]], np.int32)
-        shape = (n, h + 2 * rows, w + 2 * rows, channels)
+        amounts = np.array([[0, 0], [width, width], [width, width], [0, 0]], np.int32)
+        shape = (n, h + 2 * width, w + 2 * width, channels)
         return self.op("PAD", [x, self.constant(amounts)], shape)
 
     def add(self, x: int, y: int, activation: int = NONE, output: int | None = None) -> int:
-        """x + y."""
+        """The sum x + y."""
         return self.op("ADD", [x, y], self.shape(x), output, fusedActivationFunction=activation)
 
     def joined(self, images: list[int]) -> int:
-        """The channels of several images, one behind the other."""
+        """A concatenation of the channels of images."""
         if len(images) == 1:
             return images[0]
         channels = sum(self.shape(x)[3] for x in images)
@@ -120,18 +146,18 @@ class Emitter:
         return self.op("CONCATENATION", images, shape, axis=3, fusedActivationFunction=NONE)
 
     def reshaped(self, x: int, shape: tuple[int, ...], output: int | None = None) -> int:
-        """The same numbers; the first axis is left open for other batches."""
+        """A reshaped tensor; the first axis is left open for other batches."""
         new = np.array([-1, *shape[1:]], np.int32)
         return self.op("RESHAPE", [x, self.constant(new)], shape, output, newShape=new)
 
     def total(self, terms: list[int], activation: int = NONE, output: int | None = None) -> int:
-        """The sum of two or more."""
-        found = terms[0]
+        """The sum of two or more images."""
+        subtotal = terms[0]
         for term in terms[1:-1]:
-            found = self.add(found, term)
-        return self.add(found, terms[-1], activation, output)
+            subtotal = self.add(subtotal, term)
+        return self.add(subtotal, terms[-1], activation, output)
 
     def bias(self, values: np.ndarray | None, size: int) -> int:
-        """A constant; zeros for None."""
+        """A constant of that many values; zeros for None."""
         values = np.zeros(size) if values is None else values
         return self.constant(np.ascontiguousarray(values, np.float32))

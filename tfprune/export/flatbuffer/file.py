@@ -21,7 +21,7 @@ STORED = ("float32", "float16", "int8")
 
 
 class FlatFile:
-    """The objects of a file, and what edits of it need.
+    """The objects of a file, and the edits that targets make.
 
     Attributes:
         model: `ModelT` of LiteRT's schema.
@@ -38,12 +38,12 @@ class FlatFile:
         self._names = {value: name for name, value in kinds if isinstance(value, int)}
 
     def kind(self, op: Any) -> str:
-        """The builtin op's name, such as "CONV_2D"."""
+        """Name of a builtin op, such as "CONV_2D"."""
         code = self.model.operatorCodes[op.opcodeIndex]
         return self._names[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
     def constant(self, tensor: Any) -> np.ndarray | None:
-        """The values of a dense constant float32 tensor, else None."""
+        """Values of a dense constant float32 tensor, else None."""
         data = self.model.buffers[tensor.buffer].data
         if data is None or not len(data) or tensor.sparsity is not None:
             return None
@@ -52,27 +52,41 @@ class FlatFile:
         return np.frombuffer(bytes(data), "<f4").reshape([int(n) for n in tensor.shape])
 
     def values(self, tensor: Any) -> np.ndarray:
-        """What a constant tensor holds, without the zeros that a sparse one leaves out."""
+        """Values that a constant tensor holds, flat; a sparse tensor leaves zeros out."""
         kinds = {getattr(self.schema.TensorType, k.upper()): np.dtype(k) for k in STORED}
         data = self.model.buffers[tensor.buffer].data
         return np.frombuffer(b"" if data is None else bytes(data), kinds[tensor.type])
 
-    def numbers(self, tensor: Any) -> np.ndarray | None:
-        """The values of a constant int32 tensor, such as a PAD's amounts, else None."""
+    def integers(self, tensor: Any) -> np.ndarray | None:
+        """Values of a constant int32 tensor, such as a PAD's amounts, else None."""
         data = self.model.buffers[tensor.buffer].data
         if data is None or tensor.type != self.schema.TensorType.INT32:
             return None
         return np.frombuffer(bytes(data), "<i4").reshape([int(n) for n in tensor.shape])
 
     def add_constant(self, graph: Any, shape: Any, values: np.ndarray, **fields: Any) -> int:
-        """A constant tensor; returns its number. `values` need not be as many as `shape` says."""
+        """Add a constant tensor, and return its index.
+
+        Args:
+            graph: the subgraph.
+            shape: of the tensor.
+            values: its values; fewer than `shape` says for a sparse tensor.
+            fields: further fields of the tensor, such as `type`; float32 without it.
+        """
         buffer = self.schema.BufferT()
         buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
         self.model.buffers.append(buffer)
         return self.add_tensor(graph, shape, buffer=len(self.model.buffers) - 1, **fields)
 
     def add_tensor(self, graph: Any, shape: Any, buffer: int = 0, **fields: Any) -> int:
-        """A tensor without values, float32 where `fields` name no type; returns its number."""
+        """Add a tensor, and return its index.
+
+        Args:
+            graph: the subgraph.
+            shape: of the tensor.
+            buffer: index of its values; 0 for a tensor that is computed.
+            fields: further fields of the tensor, such as `type`; float32 without it.
+        """
         tensor = self.schema.TensorT()
         tensor.shape, tensor.name, tensor.buffer = np.array(shape, np.int32), b"", buffer
         tensor.hasRank, tensor.type = True, self.schema.TensorType.FLOAT32
@@ -84,34 +98,40 @@ class FlatFile:
     def add_op(
         self, kind: str, version: int, inputs: list[int], outputs: list[int], **options: Any
     ) -> Any:
-        """An op which is not in a graph yet; `options` are the fields of its options."""
-        number = getattr(self.schema.BuiltinOperator, kind)
-        codes = self.model.operatorCodes
-        known = [(code.builtinCode, code.version) for code in codes]
-        if (number, version) not in known:
+        """Make an op, which is in no graph yet.
+
+        Args:
+            kind: the builtin op's name, such as "CONV_2D".
+            version: of the op.
+            inputs, outputs: tensors.
+            options: fields of the op's options.
+        """
+        builtin = getattr(self.schema.BuiltinOperator, kind)
+        codes = [(code.builtinCode, code.version) for code in self.model.operatorCodes]
+        if (builtin, version) not in codes:
             code = self.schema.OperatorCodeT()
-            code.builtinCode, code.version = number, version
-            code.deprecatedBuiltinCode = min(number, 127)
-            codes.append(code)
-            known.append((number, version))
+            code.builtinCode, code.version = builtin, version
+            code.deprecatedBuiltinCode = min(builtin, 127)
+            self.model.operatorCodes.append(code)
+            codes.append((builtin, version))
         op = self.schema.OperatorT()
-        op.opcodeIndex, op.inputs, op.outputs = known.index((number, version)), inputs, outputs
+        op.opcodeIndex, op.inputs, op.outputs = codes.index((builtin, version)), inputs, outputs
         if options:
             self._set_options(op, kind, options)
         return op
 
     def _set_options(self, op: Any, kind: str, options: dict[str, Any]) -> None:
-        """The fields of the options of an op, whose class has its name in another spelling."""
+        """Set the options of an op, whose class has its name in another spelling."""
         name = OPTIONS[kind]
         op.builtinOptionsType = getattr(self.schema.BuiltinOptions, name)
         op.builtinOptions = getattr(self.schema, f"{name}T")()
         for field, value in options.items():
             if not hasattr(op.builtinOptions, field):
-                raise AttributeError(f"{name} has no field {field!r}.")
+                raise AttributeError(f"{name} must have the field. Received: {field!r}.")
             setattr(op.builtinOptions, field, value)
 
     def drop_unread(self, graph: Any) -> None:
-        """Ops whose results nothing reads any more go."""
+        """Drop the ops whose outputs nothing reads any more."""
         ops = list(graph.operators)
         while True:
             read = {int(n) for op in ops for n in op.inputs} | {int(n) for n in graph.outputs}
@@ -122,23 +142,23 @@ class FlatFile:
             ops = left
 
     def to_bytes(self) -> bytes:
-        """The file, with every buffer once and none that nothing uses."""
+        """Write the file, with every buffer once and none that nothing uses."""
         import flatbuffers
 
-        for number, graph in enumerate(self.graphs):
-            self._drop_unused(number, graph)
+        for index, graph in enumerate(self.graphs):
+            self._drop_unused(index, graph)
         self._gather_buffers()
         builder = flatbuffers.Builder(1 << 16)
         builder.Finish(self.model.Pack(builder), b"TFL3")
         return bytes(builder.Output())
 
-    def _drop_unused(self, number: int, graph: Any) -> None:
-        """Tensors that no op, input or output names any more."""
+    def _drop_unused(self, graph_index: int, graph: Any) -> None:
+        """Drop the tensors that no op, input or output names any more."""
         ops = list(graph.operators)
         lists = [graph.inputs, graph.outputs]
         lists += [part for op in ops for part in (op.inputs, op.outputs, op.intermediates)]
         used = sorted({int(n) for part in lists if part is not None for n in part if n >= 0})
-        new = {old: place for place, old in enumerate(used)} | {-1: -1}
+        new = {old: index for index, old in enumerate(used)} | {-1: -1}
 
         def renumbered(part: Any) -> Any:
             return None if part is None else np.array([new[int(n)] for n in part], np.int32)
@@ -149,20 +169,20 @@ class FlatFile:
             op.inputs, op.outputs = renumbered(op.inputs), renumbered(op.outputs)
             op.intermediates = renumbered(op.intermediates)
         for signature in self.model.signatureDefs or ():
-            if signature.subgraphIndex == number:
-                for entry in (*(signature.inputs or ()), *(signature.outputs or ())):
-                    entry.tensorIndex = new[int(entry.tensorIndex)]
+            if signature.subgraphIndex == graph_index:
+                for end in (*(signature.inputs or ()), *(signature.outputs or ())):
+                    end.tensorIndex = new[int(end.tensorIndex)]
 
     def _gather_buffers(self) -> None:
-        """Equal buffers become one; buffer 0 stays the empty one that the format asks for."""
+        """Merge equal buffers; buffer 0 stays the empty buffer that the format asks for."""
         users = [tensor for graph in self.graphs for tensor in graph.tensors]
         users += list(self.model.metadata or ())
-        kept, places = [self.model.buffers[0]], {b"": 0}
+        kept, indices = [self.model.buffers[0]], {b"": 0}
         for user in users:
             buffer = self.model.buffers[user.buffer]
             data = b"" if buffer.data is None else bytes(buffer.data)
-            if data not in places:
-                places[data] = len(kept)
+            if data not in indices:
+                indices[data] = len(kept)
                 kept.append(buffer)
-            user.buffer = places[data]
+            user.buffer = indices[data]
         self.model.buffers = kept

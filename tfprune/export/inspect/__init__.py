@@ -1,1 +1,1 @@
-"""What is in a `.tflite` file, and what it costs to run."""
+"""Contents of a `.tflite` file, and the time that it takes to run."""

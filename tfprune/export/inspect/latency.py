@@ -1,61 +1,65 @@
-"""How long a `.tflite` file takes; a job of child.py, to be run in a process of its own."""
+"""Latency of a `.tflite` file; a job of child.py, to be run in a process of its own."""
 
 from __future__ import annotations
 
 import runpy
-import statistics
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-WARM_UP = 3
-LEAST = 3  # rounds, however long they take
-
 
 def main(path: str, threads: str, batch: str, rounds: str, seconds: str) -> dict[str, Any]:
-    """Return {"batch", "ms", "cpu_ms", "rounds"}: medians, CPU time of all threads together.
+    """Measure a file on random inputs.
 
-    `batch`: examples per call; 0 for the file's own, or 1 where it is open. After `seconds` the
-    rounds end. Raises ValueError if the file does not run or has another batch.
+    Args:
+        path: the file.
+        threads: threads within an op.
+        batch: examples per call; 0 for the file's own, or 1 where it is open.
+        rounds: calls that are timed.
+        seconds: time after which no further round begins.
+
+    Returns:
+        {"batch", "ms", "cpu_ms", "rounds"}: medians, CPU time of all threads together.
+
+    Raises:
+        ValueError: if the file does not run, or has another batch.
     """
-    runner = runpy.run_path(str(Path(__file__).parents[1] / "verify" / "runtime.py"))["Runner"]
+    here = Path(__file__)
+    runner = runpy.run_path(str(here.parents[1] / "verify" / "runtime.py"))["Runner"]
+    time_calls = runpy.run_path(str(here.with_name("timing.py")))["time_calls"]
     loaded = runner(Path(path).read_bytes(), threads=int(threads))
     size = check_batch(loaded.inputs, int(batch))
     rng = np.random.default_rng(0)
     loaded({name: _draw(rng, name, detail, size) for name, detail in loaded.inputs.items()})
-    wall: list[float] = []
-    cpu: list[float] = []
-    end = time.monotonic() + float(seconds)
-    for number in range(WARM_UP + int(rounds)):
-        start = time.perf_counter(), time.process_time()
-        loaded.again()
-        if number >= WARM_UP:
-            wall.append(time.perf_counter() - start[0])
-            cpu.append(time.process_time() - start[1])
-        if time.monotonic() > end and len(wall) >= LEAST:
-            break
-    medians = 1e3 * statistics.median(wall), 1e3 * statistics.median(cpu)
-    return {"batch": size, "ms": medians[0], "cpu_ms": medians[1], "rounds": len(wall)}
+    times = time_calls({"file": loaded.again}, int(rounds), float(seconds))["file"]
+    return {"batch": size, **times._asdict()}
 
 
 def check_batch(inputs: dict[str, Any], asked: int) -> int:
-    """Return the batch to run with."""
+    """Batch to run with.
+
+    Args:
+        inputs: name -> tensor details.
+        asked: examples per call; 0 for the file's own, or 1 where it is open.
+
+    Raises:
+        ValueError: if the file has another batch, or other open sizes.
+    """
     shapes = {name: [int(n) for n in x["shape_signature"]] for name, x in inputs.items()}
     if any(size < 1 for shape in shapes.values() for size in shape[1:]):
-        raise ValueError(f"Only the batch may be open. The sizes of its inputs are {shapes}.")
+        raise ValueError(f"Only the batch may be open. Received: inputs of {shapes}.")
     fixed = {shape[0] for shape in shapes.values() if shape and shape[0] > 0}
     if fixed and asked and fixed != {asked}:
         raise ValueError(
             f"The batch {sorted(fixed)} is built into this file; leave out the batch size or "
-            f"export with another one. Received: {asked}."
+            f"export another file. Received: {asked}."
         )
     return asked or min(fixed, default=1)
 
 
 def _draw(rng: np.random.Generator, name: str, detail: dict[str, Any], batch: int) -> np.ndarray:
-    """Random numbers; zeros where they are whole, since most of those look something up."""
+    """Random input; zeros for whole numbers, since most of those look something up."""
     shape = [int(n) for n in detail["shape_signature"]]
     if shape and shape[0] < 0:
         shape[0] = batch

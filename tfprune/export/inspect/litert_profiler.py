@@ -1,6 +1,6 @@
 """Times per op from the profiler in LiteRT's C library; a job of `tfprune.export.verify.child`.
 
-The Python package has no way in, so this calls the library that comes with it. Known to fit
+The Python package has no way in, so this calls the library that comes with it. It fits
 ai-edge-litert 2.3; where another version has another interface, the process ends or says so.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 ALIGNMENT = 64  # of LiteRT's host memory
 CPU = 1
-WARM_UP, LEAST = 3, 3
+WARM_UP, MIN_ROUNDS = 3, 3
 NEWEST = ("LiteRtCompiledModelGetProfiler", "LiteRtGetProfileSummary")
 # [node type] [start] [first] [avg ms] [%] [cdf%] [mem KB] [times called] [Name]
 _NODE = re.compile(
@@ -38,27 +38,46 @@ class _MissingError(LookupError):
 
 
 def main(path: str, threads: str, batch: str, rounds: str, seconds: str) -> dict[str, Any]:
-    """Return {"nodes": [{"op", "count", "ms"}]} in the order of the run, per call of the model.
+    """Time the ops of a file on inputs of zeros.
 
-    Without a profiler: {"missing": what is}. `seconds` end the rounds. Raises ValueError if LiteRT
-    refuses the file.
+    Args:
+        path: the file.
+        threads: threads within an op.
+        batch: examples per call, where the file leaves it open.
+        rounds: calls that are timed.
+        seconds: time after which no further round begins.
+
+    Returns:
+        {"nodes": [{"op", "count", "ms"}]} in the order of the run, per call of the model; without a
+        profiler {"missing": why}.
+
+    Raises:
+        ValueError: if LiteRT refuses the file.
     """
-    found = importlib.util.find_spec("ai_edge_litert")
-    folders = found.submodule_search_locations if found else None
-    place = Path(folders[0] if folders else "", "libLiteRt.so")
-    if not place.exists():
-        return {"missing": f"there is no {place.name} in ai_edge_litert."}
+    package = importlib.util.find_spec("ai_edge_litert")
+    folders = package.submodule_search_locations if package else None
+    library_path = Path(folders[0] if folders else "", "libLiteRt.so")
+    if not library_path.exists():
+        return {"missing": f"there is no {library_path.name} in ai_edge_litert."}
     try:
-        library = _Library(place)
+        library = _Library(library_path)
         session = _Session(library, Path(path).read_bytes(), int(threads), int(batch))
         nodes = parse(*session.profile(int(rounds), float(seconds)))
     except _MissingError as error:
-        return {"missing": f"{place.name} has no {error.args[0]}."}
+        return {"missing": f"{library_path.name} has no {error.args[0]}."}
     return {"nodes": nodes} if nodes else {"missing": "its summary has another form."}
 
 
 def parse(summary: str, rounds: int) -> list[dict[str, Any]]:
-    """The nodes in the summary's first table, per round."""
+    """Read the nodes from a profiler's summary.
+
+    Args:
+        summary: text of several tables, of which the first is read.
+        rounds: calls that it sums up.
+
+    Returns:
+        [{"op", "count", "ms"}], per call.
+    """
     nodes = []
     for line in summary.split("Top by Computation Time")[0].splitlines():
         match = _NODE.match(line)
@@ -72,8 +91,8 @@ def parse(summary: str, rounds: int) -> list[dict[str, Any]]:
 class _Library:
     """LiteRT's C functions, whose status becomes an error."""
 
-    def __init__(self, place: Path) -> None:
-        self._functions = ctypes.CDLL(str(place))
+    def __init__(self, path: Path) -> None:
+        self._functions = ctypes.CDLL(str(path))
         for name in NEWEST:  # before anything is called with the arguments of another version
             self._function(name)
 
@@ -86,19 +105,19 @@ class _Library:
     def call(self, name: str, *arguments: Any) -> None:
         status = self._function(name)(*arguments)
         if status:
-            raise ValueError(f"{name} of LiteRT answered with status {status}.")
+            raise ValueError(f"{name} of LiteRT must succeed. Received: status {status}.")
 
     def make(self, name: str, *arguments: Any) -> c_void_p:
-        """The handle that a function gives back through its last argument."""
+        """Handle that a function gives back through its last argument."""
         handle = c_void_p()
         self.call(name, *arguments, byref(handle))
         return handle
 
     def count(self, name: str, *arguments: Any) -> c_size_t:
-        """The same for a number."""
-        number = c_size_t()
-        self.call(name, *arguments, byref(number))
-        return number
+        """Count that a function gives back through its last argument."""
+        result = c_size_t()
+        self.call(name, *arguments, byref(result))
+        return result
 
 
 class _Session:
@@ -117,13 +136,13 @@ class _Session:
         self._ends = (*self._tensors("Input"), *self._tensors("Output"))
 
     def profile(self, rounds: int, seconds: float) -> tuple[str, int]:
-        """LiteRT's summary, and of how many rounds it is."""
+        """LiteRT's summary, and the count of its rounds."""
         profiler = self._lib.make("LiteRtCompiledModelGetProfiler", self._model)
         for _ in range(WARM_UP):
             self._run()
         self._lib.call("LiteRtStartProfiler", profiler)
         end, done = time.monotonic() + seconds, 0
-        while done < rounds and (done < LEAST or time.monotonic() < end):
+        while done < rounds and (done < MIN_ROUNDS or time.monotonic() < end):
             self._run()
             done += 1
         self._lib.call("LiteRtStopProfiler", profiler)
@@ -134,20 +153,20 @@ class _Session:
         self._lib.call("LiteRtRunCompiledModel", self._model, c_size_t(0), *self._ends)
 
     def _tensors(self, side: str) -> tuple[c_size_t, Any]:
-        """How many inputs or outputs there are, and memory for each."""
+        """Count of the inputs or outputs, and memory for them."""
         count = self._lib.count(f"LiteRtGetNumSignature{side}s", self._signature)
         if side == "Output":  # their sizes follow those of the inputs only when asked for
             layouts = (_Layout * count.value)()
             ask = "LiteRtGetCompiledModelOutputTensorLayouts"
             self._lib.call(ask, self._model, c_size_t(0), count, layouts, c_bool(True))
         buffers = (c_void_p * count.value)()
-        for number in range(count.value):
-            buffers[number] = self._buffer(side, c_size_t(number)).value
+        for index in range(count.value):
+            buffers[index] = self._buffer(side, c_size_t(index)).value
         return count, buffers
 
-    def _buffer(self, side: str, number: c_size_t) -> c_void_p:
+    def _buffer(self, side: str, index: c_size_t) -> c_void_p:
         get = f"LiteRtGetSignature{side}TensorByIndex"
-        tensor = self._lib.make(get, self._signature, number)
+        tensor = self._lib.make(get, self._signature, index)
         kind = _TensorType()
         self._lib.call("LiteRtGetRankedTensorType", tensor, byref(kind))
         sizes, rank = kind.layout.sizes, kind.layout.rank & 0x7F  # the rest of it are flags
@@ -156,9 +175,9 @@ class _Session:
             sizes[0] = examples = self._batch
             if side == "Input":
                 resize = "LiteRtCompiledModelResizeInputTensor"
-                self._lib.call(resize, self._model, c_size_t(0), number, sizes, c_size_t(rank))
+                self._lib.call(resize, self._model, c_size_t(0), index, sizes, c_size_t(rank))
         needs = f"LiteRtGetCompiledModel{side}BufferRequirements"
-        wanted = self._lib.make(needs, self._model, c_size_t(0), number)
+        wanted = self._lib.make(needs, self._model, c_size_t(0), index)
         size = self._lib.count("LiteRtGetTensorBufferRequirementsBufferSize", wanted)
         if side == "Output":  # which is that of one example, where a run decides on the shape
             size.value *= examples
@@ -179,8 +198,8 @@ def _options(library: _Library, threads: int) -> c_void_p:
         b"xnnpack": f"num_threads = {threads}\n",
         b"runtime_options_string": "enable_profiling = true\n",
     }
-    for name, setting in settings.items():  # LiteRT frees each text with the function given
+    for name, setting in settings.items():  # LiteRT frees the text with the function given
         text = c_void_p(libc.strdup(setting.encode()))
-        one = library.make("LiteRtCreateOpaqueOptions", name, text, libc.free)
-        library.call("LiteRtAddOpaqueOptions", options, one)
+        opaque = library.make("LiteRtCreateOpaqueOptions", name, text, libc.free)
+        library.call("LiteRtAddOpaqueOptions", options, opaque)
     return options

@@ -13,16 +13,16 @@ from tfprune.export.result import ExportError
 from tfprune.export.storage import Storage
 from tfprune.export.targets.target import Built, Target
 from tfprune.export.verify.precision import float32_compute
-from tfprune.export.verify.runtime import Row
+from tfprune.export.verify.runtime import Sample
 from tfprune.export.view import View
 
 _SIGNATURE = "serving_default"
 
 
-def dense(view: View, storage: Storage, calibration: list[Row]) -> Built:
-    """Convert with ordinary dense tensors; runs on every TFLite runtime. No sparsity option.
+def dense(view: View, storage: Storage, calibration: list[Sample]) -> Built:
+    """Convert with ordinary dense tensors, without the converter's sparsity option.
 
-    Once for a view and a storage, where that needs no calibration.
+    Where a storage needs no calibration, the file of a view is built once and kept in the view.
     """
     if storage in view.built and not calibration:
         return view.built[storage]
@@ -35,7 +35,7 @@ def dense(view: View, storage: Storage, calibration: list[Row]) -> Built:
 
 
 def _save(view: View, folder: str) -> None:
-    """Write a SavedModel with one signature; it alone keeps variables and names together."""
+    """Write a SavedModel with a single signature, which keeps variables and names together."""
     import tensorflow as tf
 
     @tf.function(autograph=False)
@@ -49,7 +49,7 @@ def _save(view: View, folder: str) -> None:
     tf.saved_model.save(module, folder, signatures={_SIGNATURE: traced})
 
 
-def _convert(folder: str, storage: Storage, calibration: list[Row]) -> bytes:
+def _convert(folder: str, storage: Storage, calibration: list[Sample]) -> bytes:
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[_SIGNATURE])
@@ -84,8 +84,9 @@ def check_calibration(data: bytes) -> None:
     loops = {"WHILE", "IF", "CALL_ONCE"} & set(op_counts(data))
     if loops:
         raise ExportError(
-            f"storage='int8' can't calibrate a graph with {sorted(loops)} (recurrent layers). "
-            "Build them with unroll=True, or use storage='int8_dynamic' or 'float16'."
+            "storage='int8' can't calibrate a graph with loops or branches (recurrent layers). "
+            "Build them with unroll=True, or use storage='int8_dynamic' or 'float16'. "
+            f"Received: a graph with {sorted(loops)}."
         )
 
 

@@ -1,17 +1,24 @@
-"""The targets there are, by name."""
+"""The targets by name; nothing heavy is imported before a target is asked for."""
 
-from tfprune.export.targets import auto, dense, mobile_block, mobile_sparse, smallest
-from tfprune.export.targets.target import Target
+from __future__ import annotations
 
-TARGETS: dict[str, Target] = {
-    module.TARGET.name: module.TARGET
-    for module in (dense, smallest, mobile_sparse, mobile_block, auto)
-}
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tfprune.export.targets.target import Target
+
+NAMES = ("dense", "smallest", "mobile-sparse", "mobile-sparse-block", "auto")
 
 
 def find_target(name: object) -> Target:
-    """Return the target of that name."""
-    target = TARGETS.get(name) if isinstance(name, str) else None
-    if target is None:
-        raise ValueError(f"`target` must be one of {tuple(TARGETS)}. Received: {name!r}.")
+    """Return the target of that name, from the file in this folder that is named after it.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if not isinstance(name, str) or name not in NAMES:
+        raise ValueError(f"`target` must be one of {NAMES}. Received: {name!r}.")
+    module = importlib.import_module(f"tfprune.export.targets.{name.replace('-', '_')}")
+    target: Target = module.TARGET
     return target

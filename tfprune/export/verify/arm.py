@@ -1,4 +1,4 @@
-"""Run a fresh file with the LiteRT of an AArch64 machine, or of an emulated one.
+"""Runs of a fresh file with the LiteRT of an AArch64 machine, real or emulated.
 
 XNNPACK has a sparse mode that processors with AVX never enter, so that no run on a PC tells whether
 a phone computes a file with sparse weights right (`tfprune.export.xnnpack.sparse_mode`).
@@ -16,12 +16,12 @@ from pathlib import Path
 from tfprune.export.result import ExportError
 from tfprune.export.verify import runtime
 from tfprune.export.verify.isolated import reason
-from tfprune.export.verify.runtime import Row
+from tfprune.export.verify.runtime import Sample
 
 VARIABLE = "TFPRUNE_ARM_PYTHON"
 MACHINES = ("aarch64", "arm64")
 SAMPLES = 4
-ROWS_SECONDS = 120.0
+SAMPLES_SECONDS = 120.0
 PROBE_SECONDS, RUN_SECONDS = 120.0, 900.0
 _PROBE = (
     "import importlib.metadata as m, platform;"
@@ -40,23 +40,23 @@ class Arm:
 
     command: tuple[str, ...]
 
-    def run(self, data: bytes, rows: list[Row]) -> list[Row]:
-        """The outputs of the default delegate there: of 4 rows, of two where these are slow.
+    def run(self, data: bytes, samples: list[Sample]) -> list[Sample]:
+        """Outputs of the default delegate there, of 4 samples, of two where these are slow.
 
         Raises:
             ExportError: if the file doesn't load or run there.
         """
-        program = f"{Path(runtime.__file__).read_text()}\nserve({ROWS_SECONDS})\n"
+        program = f"{Path(runtime.__file__).read_text()}\nserve({SAMPLES_SECONDS})\n"
         try:
-            given = runtime.to_bytes(data, rows[:SAMPLES])
+            given = runtime.to_bytes(data, samples[:SAMPLES])
             done = _call(self.command, program, given, RUN_SECONDS)
         except subprocess.TimeoutExpired as error:
             raise ExportError(
                 f"The converted file was not written, it did not end on ARM within "
                 f"{error.timeout:g} s. Try smaller inputs in `samples`, or a faster machine."
             ) from error
-        _, found, answer = done.stdout.partition(runtime.ANSWER)
-        if done.returncode != 0 or not found:
+        _, separator, answer = done.stdout.partition(runtime.ANSWER)
+        if done.returncode != 0 or not separator:
             raise ExportError(
                 "The converted file was not written, it doesn't run on ARM: "
                 f"{reason(done.returncode, done.stderr.decode(errors='replace'))} It does on this "
@@ -66,27 +66,29 @@ class Arm:
 
 
 def find_arm(given: str | None) -> Arm:
-    """The Python on AArch64 of that command line, by default of `TFPRUNE_ARM_PYTHON`.
+    """Find the Python on AArch64 of a command line, by default of `TFPRUNE_ARM_PYTHON`.
 
     Raises:
         ValueError: if there is none, if it doesn't run, or isn't what it must be.
     """
     line = os.environ.get(VARIABLE, "") if given is None else given
     if not isinstance(line, str) or not line.strip():
-        raise ValueError(f"`verify_arm` needs a Python on AArch64. Received: {line!r}. {_REMEDY}")
+        raise ValueError(f"`arm` needs a Python on AArch64. Received: {line!r}. {_REMEDY}")
     try:
         command = tuple(shlex.split(line))
         done = _call(command, _PROBE, b"", PROBE_SECONDS)
         said = reason(done.returncode, done.stderr.decode(errors="replace"))
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         raise ValueError(f"`{line}` doesn't run: {error}. {_REMEDY}") from error
-    words = done.stdout.decode(errors="replace").split()
-    if done.returncode != 0 or len(words) < 3:
-        raise ValueError(f"`{line}` must run a Python with ai-edge-litert: {said} {_REMEDY}")
-    if words[-1] not in MACHINES:
+    answer = done.stdout.decode(errors="replace").split()
+    if done.returncode != 0 or len(answer) < 3:
+        raise ValueError(
+            f"`{line}` must run a Python with ai-edge-litert. Received: {said} {_REMEDY}"
+        )
+    if answer[-1] not in MACHINES:
         raise ValueError(
             f"`{line}` must run on AArch64 ({' or '.join(MACHINES)}). Received: a machine of kind "
-            f"'{words[-1]}'. {_REMEDY}"
+            f"'{answer[-1]}'. {_REMEDY}"
         )
     return Arm(command)
 

@@ -1,4 +1,4 @@
-"""Ask a question about a file in a process of its own, with limits on time and memory.
+"""Questions about a file, answered by a process of its own with limits on time and memory.
 
 A damaged file can end the runtime that reads it, keep it busy for ever, or let it ask for all the
 memory there is. A job is a script with `main(path, *arguments)` that returns what JSON can hold.
@@ -24,15 +24,15 @@ LOG_BYTES = 64 << 20
 _START = "import runpy, sys; runpy.run_path(sys.argv[1])['answer'](*sys.argv[2:])"
 
 
-def ask(job: str, path: Path, *arguments: object, seconds: float, memory: int) -> Any:
-    """Return what the job says of the file.
+def ask(job: Path, path: Path, *arguments: object, seconds: float, memory: int) -> Any:
+    """Have a job answer a question about a file.
 
     Args:
-        job: the script's file.
+        job: the script.
         path: the file in question.
-        arguments: of the job, taken as text.
+        arguments: arguments of the job, handed on as text.
         seconds: after which the process is ended.
-        memory: most bytes of address space.
+        memory: limit of address space, in bytes.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -42,10 +42,10 @@ def ask(job: str, path: Path, *arguments: object, seconds: float, memory: int) -
         raise FileNotFoundError(f"There is no file '{path}'.")
     with tempfile.TemporaryDirectory() as name:
         result, log = Path(name, "result.json"), Path(name, "log")
-        fixed = [__file__, job, os.path.abspath(path), str(result), str(memory)]
+        fixed = [__file__, str(job), os.path.abspath(path), str(result), str(memory)]
         command = [sys.executable, "-c", _START, *fixed, *map(str, arguments)]
-        entries = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-        environment = {**os.environ, "PYTHONPATH": entries}
+        paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
+        environment = {**os.environ, "PYTHONPATH": paths}
         try:
             with log.open("wb") as out:
                 done = subprocess.run(
@@ -55,28 +55,28 @@ def ask(job: str, path: Path, *arguments: object, seconds: float, memory: int) -
             raise ValueError(f"'{path}' kept LiteRT busy for more than {seconds:g} s.") from None
         if done.returncode != 0 or not result.exists():
             raise ValueError(f"'{path}' {_end(done.returncode, log)}")
-        found = json.loads(result.read_text())
-    if "refused" in found:
-        raise ValueError(f"'{path}': {found['refused']}")
-    return found["answer"]
+        outcome = json.loads(result.read_text())
+    if "refused" in outcome:
+        raise ValueError(f"'{path}': {outcome['refused']}")
+    return outcome["answer"]
 
 
 def answer(job: str, path: str, result: str, memory: str, *arguments: str) -> None:
-    """In the child: do the job, and leave the answer or the refusal in the file `result`."""
+    """Do the job, in the child, and leave the answer or the refusal in the file `result`."""
     limits = {resource.RLIMIT_AS: int(memory), resource.RLIMIT_FSIZE: LOG_BYTES}
     for limit, most in (limits | {resource.RLIMIT_CORE: 0}).items():
         with contextlib.suppress(ValueError, OSError):  # a lower limit stands, or none is possible
             resource.setrlimit(limit, (most, resource.getrlimit(limit)[1]))
     try:
-        found = {"answer": runpy.run_path(job)["main"](path, *arguments)}
+        outcome = {"answer": runpy.run_path(job)["main"](path, *arguments)}
     except MemoryError:
-        found = {"refused": f"It asks for more than {int(memory) >> 30} GiB of memory."}
+        outcome = {"refused": f"It asks for more than {int(memory) >> 30} GiB of memory."}
     except (ValueError, OSError) as error:
-        found = {"refused": str(error)}
+        outcome = {"refused": str(error)}
     except (LookupError, AttributeError, TypeError, ArithmeticError) as error:
         kind = type(error).__name__
-        found = {"refused": f"Its parts do not fit together, it is damaged ({kind}: {error})."}
-    Path(result).write_text(json.dumps(found))
+        outcome = {"refused": f"Its parts do not fit together, it is damaged ({kind}: {error})."}
+    Path(result).write_text(json.dumps(outcome))
 
 
 def _end(code: int, log: Path) -> str:

@@ -1,4 +1,4 @@
-"""Hold a converted file against the Keras model before anyone gets it."""
+"""Comparison of a converted file with the Keras model before anyone gets it."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ import numpy as np
 from tfprune.export.result import ExportError
 from tfprune.export.storage import STORAGES, Storage
 from tfprune.export.verify.arm import Arm
-from tfprune.export.verify.isolated import run_both
-from tfprune.export.verify.runtime import Row
+from tfprune.export.verify.isolated import run_kernels
+from tfprune.export.verify.runtime import Sample
 from tfprune.export.view import View
 
 _CHUNK = 32
@@ -18,7 +18,7 @@ _ARM_ADVICE = (
     "Here all agree, but phones would compute it wrongly. Use target='dense'; if that is refused "
     "too, please report the model."
 )
-_Pair = tuple[list[Row], list[Row], Storage]
+_Pair = tuple[list[Sample], list[Sample], Storage]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Comparison:
     agreement: float | None
 
     def within(self, storage: Storage) -> bool:
-        """Tell whether both errors are inside the limits; NaN never is."""
+        """Whether the errors are within the limits; NaN never is."""
         return self.max_error <= storage.max_error and self.rms_error <= storage.rms_error
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What was compared: the worst of the pairs, and how many samples each pair had."""
+    """The worst comparison of all pairs, and how many samples were compared where."""
 
     worst: Comparison
     samples: int
@@ -46,22 +46,22 @@ class Verdict:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What to say of the kernels that ran."""
+        """Notes on the kernels that ran."""
         note = "LiteRT's reference kernels lack an op; its others, without a delegate, stood in"
         return (note,) if self.kernels != "reference" else ()
 
 
-def run_keras(view: View, rows: list[Row]) -> list[Row]:
-    """Return the Keras outputs of every row; rows of equal shape run together."""
-    outputs: list[Row] = []
-    for chunk in _chunks(rows):
-        batch = {name: np.concatenate([row[name] for row in chunk]) for name in chunk[0]}
+def run_keras(view: View, samples: list[Sample]) -> list[Sample]:
+    """Outputs of the Keras model per sample; samples of equal shape run together."""
+    outputs: list[Sample] = []
+    for chunk in _chunks(samples):
+        batch = {name: np.concatenate([sample[name] for sample in chunk]) for name in chunk[0]}
         result = {name: np.asarray(value) for name, value in view(batch).items()}
         for name, value in result.items():
             if value.ndim == 0 or len(value) != len(chunk):
                 raise ExportError(
-                    f"Output '{name}' must have one entry per sample; it has shape {value.shape} "
-                    f"for {len(chunk)} samples. Move what mixes samples out of the model."
+                    f"Output '{name}' must have a value per sample; move what mixes samples out of "
+                    f"the model. Received: shape {value.shape} for {len(chunk)} samples."
                 )
         outputs += [{n: v[i : i + 1] for n, v in result.items()} for i in range(len(chunk))]
     return outputs
@@ -70,16 +70,22 @@ def run_keras(view: View, rows: list[Row]) -> list[Row]:
 def verify(
     data: bytes,
     storage: Storage,
-    rows: list[Row],
-    expected: list[Row],
+    samples: list[Sample],
+    expected: list[Sample],
     arm: Arm | None = None,
 ) -> Verdict:
     """Compare default delegate, reference kernels, Keras and, where given, ARM pairwise.
 
-    `data`: the file; `rows`, `expected`: inputs and Keras outputs, one dict per sample. Raises
-    ExportError with the numbers if any pair disagrees, or if the file doesn't load or run.
+    Args:
+        data: the file.
+        storage: its storage, with the limits.
+        samples, expected: inputs and Keras outputs, a dict per sample.
+        arm: a Python on AArch64.
+
+    Raises:
+        ExportError: if a pair disagrees, with the errors, or if the file doesn't load or run.
     """
-    here = run_both(data, rows)
+    here = run_kernels(data, samples)
     default, plain, kernels = here.default, here.plain, f"the LiteRT {here.kernels} kernels"
     pairs: dict[str, _Pair] = {
         "Keras and the default LiteRT delegate": (expected, default, storage),
@@ -87,7 +93,7 @@ def verify(
         f"{kernels} and the default delegate": (plain, default, storage),
     }
     results = _check(pairs, _advice(storage))
-    there = [] if arm is None else arm.run(data, rows)
+    there = [] if arm is None else arm.run(data, samples)
     if there:
         pairs = {
             "Keras and LiteRT on ARM": (expected, there, storage),
@@ -102,7 +108,7 @@ def verify(
 
 
 def _check(pairs: dict[str, _Pair], advice: str) -> list[Comparison]:
-    """Compare what is expected with what was got, each pair to its own limits."""
+    """Compare the outputs of all pairs, to their own limits."""
     results = []
     for name, (expected, got, limit) in pairs.items():
         try:
@@ -117,49 +123,59 @@ def _check(pairs: dict[str, _Pair], advice: str) -> list[Comparison]:
 
 
 def _between_machines(storage: Storage) -> Storage:
-    """The limits for one file on two machines: what rounds weights alone moves no result there."""
+    """Limits for a file on two machines: what rounds weights alone moves no result there."""
     if storage.exact or storage.integer:
         return storage
     plain = STORAGES["float32"]
     return dataclasses.replace(storage, max_error=plain.max_error, rms_error=plain.rms_error)
 
 
-def compare(expected: list[Row], got: list[Row]) -> Comparison:
-    """Compare outputs by name over the samples that both have, relative to `expected`."""
+def compare(expected: list[Sample], got: list[Sample]) -> Comparison:
+    """Compare outputs by name, over as many samples as the shorter list has.
+
+    Args:
+        expected: the reference, output name -> array per sample.
+        got: the outputs compared with it.
+
+    Raises:
+        ExportError: if names or shapes differ.
+    """
     if set(expected[0]) != set(got[0]):
         raise ExportError(
-            f"The file's outputs are {sorted(got[0])}, the model's {sorted(expected[0])}."
+            f"The file's outputs must be the model's, {sorted(expected[0])}. "
+            f"Received: {sorted(got[0])}."
         )
     count = min(len(expected), len(got))
-    return _worst([_compare_one(name, expected[:count], got[:count]) for name in expected[0]])
+    return _worst([_compare_output(name, expected[:count], got[:count]) for name in expected[0]])
 
 
-def _compare_one(name: str, expected: list[Row], got: list[Row]) -> Comparison:
-    wanted, found = [row[name] for row in expected], [row[name] for row in got]
-    if [x.shape for x in wanted] != [x.shape for x in found]:
+def _compare_output(name: str, expected: list[Sample], got: list[Sample]) -> Comparison:
+    of_keras, of_file = ([sample[name] for sample in samples] for samples in (expected, got))
+    if [x.shape for x in of_keras] != [x.shape for x in of_file]:
         raise ExportError(
-            f"Output '{name}' has shape {found[0].shape} in the file, {wanted[0].shape} in Keras."
+            f"Output '{name}' must have the shape {of_keras[0].shape} that it has in Keras. "
+            f"Received: shape {of_file[0].shape} in the file."
         )
-    a = np.concatenate([x.ravel() for x in wanted]).astype("float64")
-    b = np.concatenate([x.ravel() for x in found]).astype("float64")
+    a = np.concatenate([x.ravel() for x in of_keras]).astype("float64")
+    b = np.concatenate([x.ravel() for x in of_file]).astype("float64")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return Comparison(float("nan"), float("nan"), None)
     return Comparison(
         _ratio(float(np.abs(b - a).max(initial=0.0)), float(np.abs(a).max(initial=0.0))),
         _ratio(float(np.linalg.norm(b - a)), float(np.linalg.norm(a))),
-        _agreement(wanted, found),
+        _agreement(of_keras, of_file),
     )
 
 
 def _ratio(difference: float, scale: float) -> float:
-    """Return the error relative to `scale`; where the reference is all zero, the error itself."""
+    """Error relative to `scale`; where the reference is all zero, the error itself."""
     return float(difference / scale) if scale > 0 else float(difference)
 
 
-def _agreement(wanted: list[np.ndarray], found: list[np.ndarray]) -> float | None:
-    if wanted[0].ndim != 2 or wanted[0].shape[1] < 2:
+def _agreement(of_keras: list[np.ndarray], of_file: list[np.ndarray]) -> float | None:
+    if of_keras[0].ndim != 2 or of_keras[0].shape[1] < 2:
         return None
-    pairs = zip(wanted, found, strict=True)
+    pairs = zip(of_keras, of_file, strict=True)
     return float(np.mean([a.argmax() == b.argmax() for a, b in pairs]))
 
 
@@ -192,27 +208,27 @@ def _advice(storage: Storage) -> str:
     return "Try storage='float32', real inputs in `samples=`, or a larger `tolerance`."
 
 
-def still_outputs(expected: list[Row]) -> list[str]:
-    """Return the outputs that don't change from sample to sample: comparing those shows little."""
+def still_outputs(expected: list[Sample]) -> list[str]:
+    """Outputs that don't change from sample to sample: comparing those shows little."""
     same = []
     for name, first in expected[0].items():
-        values = [row[name] for row in expected if row[name].shape == first.shape]
+        values = [x[name] for x in expected if x[name].shape == first.shape]
         spread = max(float(np.abs(x.astype("f8") - first).max(initial=0.0)) for x in values)
         if len(values) > 1 and spread <= _STILL * float(np.abs(first).max(initial=0.0)):
             same.append(name)
     return same
 
 
-def _chunks(rows: list[Row]) -> Iterator[list[Row]]:
-    chunk: list[Row] = []
-    for row in rows:
-        if chunk and (len(chunk) == _CHUNK or _shapes(chunk[0]) != _shapes(row)):
+def _chunks(samples: list[Sample]) -> Iterator[list[Sample]]:
+    chunk: list[Sample] = []
+    for sample in samples:
+        if chunk and (len(chunk) == _CHUNK or _shapes(chunk[0]) != _shapes(sample)):
             yield chunk
             chunk = []
-        chunk.append(row)
+        chunk.append(sample)
     if chunk:
         yield chunk
 
 
-def _shapes(row: Row) -> list[tuple[int, ...]]:
-    return [value.shape for value in row.values()]
+def _shapes(sample: Sample) -> list[tuple[int, ...]]:
+    return [value.shape for value in sample.values()]

@@ -1,4 +1,4 @@
-"""The delegate that runs sparse convolutions of `.tflite` files on tfprune's kernels.
+"""A delegate that runs sparse convolutions of `.tflite` files on tfprune's kernels.
 
 A file runs with it and without it, and gives the same; `custom_ops/tflite` holds its sources.
 """
@@ -13,7 +13,7 @@ _LIBRARY = Path(__file__).parents[2] / "ops" / "libtfprune_tflite.so"
 
 
 def library_path() -> Path:
-    """Where the delegate's library lies, for programs that load it themselves.
+    """Path of the delegate's library, for programs that load it themselves.
 
     Raises:
         NativeUnavailableError: (of tfprune.ops) if it was not built, or TFPRUNE_DISABLE_NATIVE=1.
@@ -29,14 +29,14 @@ def library_path() -> Path:
 
 
 def load_delegate(threads: int = 1, verbose: bool = False) -> Any:
-    """A delegate for `ai_edge_litert.interpreter.Interpreter(experimental_delegates=[...])`.
+    """Load a delegate for `ai_edge_litert.interpreter.Interpreter(experimental_delegates=[...])`.
 
     It takes over sparse convolutions and dense layers that target="smallest" wrote; all else stays
-    with the interpreter. Several interpreters may use one. TFPRUNE_KERNEL chooses a kernel.
+    with the interpreter. Several interpreters may share it. TFPRUNE_KERNEL chooses a kernel.
 
     Args:
-        threads: at most so many work at a convolution, 1 to 256.
-        verbose: tell on stderr what it takes over.
+        threads: most threads that work at a convolution, 1 to 256.
+        verbose: whether to tell on stderr what it takes over.
 
     Raises:
         NativeUnavailableError: (of tfprune.ops) if it was not built, cannot be loaded, or
@@ -55,7 +55,7 @@ def load_delegate(threads: int = 1, verbose: bool = False) -> Any:
 
 
 def claimed(delegate: Any) -> int:
-    """How many convolutions and dense layers a loaded delegate took over, in all interpreters."""
+    """Count the convolutions and dense layers that a delegate took over, in all interpreters."""
     library = delegate._library
     count = library.tfprune_delegate_claimed
     count.argtypes = [library.tflite_plugin_create_delegate.restype]

@@ -1,4 +1,4 @@
-"""Run a fresh file in a process of its own: some files end the process that prepares them."""
+"""Runs of a fresh file in processes of their own: some files end the process that loads them."""
 
 import dataclasses
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tfprune.export.result import ExportError
 from tfprune.export.verify import runtime
-from tfprune.export.verify.runtime import Row
+from tfprune.export.verify.runtime import Sample
 
 REFERENCE_SAMPLES = 16
 REFERENCE_SECONDS = 20.0
@@ -20,28 +20,36 @@ _START = "import runpy, sys; runpy.run_path(sys.argv[1])['main'](*sys.argv[2:])"
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """Of the default delegate, and of the plain kernels for the first rows.
+    """Outputs of a file.
 
     Attributes:
+        default: outputs of the default delegate.
+        plain: outputs of the plain kernels for the first samples.
         kernels: "reference", or "builtin" where the reference kernels lack an op of the file.
     """
 
-    default: list[Row]
-    plain: list[Row]
+    default: list[Sample]
+    plain: list[Sample]
     kernels: str
 
 
-def run_both(data: bytes, rows: list[Row]) -> Outputs:
-    """Run all `rows` by the default delegate, and the first ones by the reference kernels: 16,
-    fewer where 20 seconds don't suffice, never fewer than two.
+def run_kernels(data: bytes, samples: list[Sample]) -> Outputs:
+    """Run all samples by the default delegate, and the first by the reference kernels.
 
-    Raises ExportError if the file doesn't load, doesn't run, or brings the process down.
+    Of the latter 16, fewer where 20 seconds don't suffice, never fewer than two.
+
+    Args:
+        data: the file.
+        samples: its inputs.
+
+    Raises:
+        ExportError: if the file doesn't load, doesn't run, or brings the process down.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "model.tflite").write_bytes(data)
-        (folder / "rows.pickle").write_bytes(pickle.dumps(rows))
-        default = _run(folder, "default", len(rows), 0.0)
+        (folder / "samples.pickle").write_bytes(pickle.dumps(samples))
+        default = _run(folder, "default", len(samples), 0.0)
         kernels, limits = "reference", (REFERENCE_SAMPLES, REFERENCE_SECONDS)
         try:
             plain = _run(folder, kernels, *limits)
@@ -53,8 +61,8 @@ def run_both(data: bytes, rows: list[Row]) -> Outputs:
     return Outputs(default, plain, kernels)
 
 
-def _run(folder: Path, kernels: str, count: int, seconds: float) -> list[Row]:
-    paths = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+def _run(folder: Path, kernels: str, count: int, seconds: float) -> list[Sample]:
+    paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
     arguments = [str(runtime.__file__), str(folder), kernels, str(count), str(seconds)]
     done = subprocess.run(
         [sys.executable, "-c", _START, *arguments],
@@ -71,12 +79,12 @@ def _run(folder: Path, kernels: str, count: int, seconds: float) -> list[Row]:
             f"{reason(done.returncode, done.stderr)} Try another `storage`, and for int8 "
             "representative data that moves every layer."
         )
-    outputs: list[Row] = pickle.loads(result.read_bytes())
+    outputs: list[Sample] = pickle.loads(result.read_bytes())
     return outputs
 
 
 def reason(code: int, stderr: str) -> str:
-    """Say why a process ended as it did."""
+    """Why a process ended as it did, as text."""
     last = " ".join(stderr.strip().splitlines()[-3:])[-600:]
     if code < 0:
         return f"its process was ended by {signal.Signals(-code).name}. {last}"

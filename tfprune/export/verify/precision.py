@@ -1,4 +1,4 @@
-"""Run a half precision model in float32 for a while."""
+"""Half precision models that compute in float32 for a while."""
 
 import contextlib
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ class _Float32Compute(keras.DTypePolicy):
 
 @contextlib.contextmanager
 def float32_compute(model: keras.Model) -> Iterator[list[str]]:
-    """Let every layer of `model` compute in float32 for a while; yields the dtypes replaced.
+    """Let every layer of `model` compute in float32 for a while; yield the dtypes replaced.
 
     Mobile kernels compute in float32; the weights keep their values, half precision ones are
     cast up. The policies are put back at the end, also after an error.

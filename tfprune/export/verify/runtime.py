@@ -1,4 +1,4 @@
-"""Run `.tflite` files with LiteRT: load, feed by signature name, read by signature name.
+"""Runs of `.tflite` files with LiteRT: inputs and outputs by signature name.
 
 Imports nothing of tfprune at load, so that a bare process can run it in a tenth of a second.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-Row = dict[str, np.ndarray]
+Sample = dict[str, np.ndarray]
 ANSWER = b"tfprune answers:\n"
 KERNELS = {
     "default": "AUTO",
@@ -25,14 +25,21 @@ KERNELS = {
 
 
 class Unsupported(ValueError):
-    """What the runtime may run, but is not asked to here."""
+    """A file that the runtime may run, but that has no form for this module."""
 
 
 class Runner:
-    """A loaded file, run by one of `KERNELS`; `delegate=True`: sparse convolutions by tfprune's.
+    """A loaded file.
 
-    Raises ValueError if `data` isn't a `.tflite` file that this runtime can prepare, and
-    tfprune.ops.NativeUnavailableError where the delegate was not built.
+    Args:
+        data: the bytes of the file.
+        kernels: a name of `KERNELS`.
+        threads: threads within an op, >= 1.
+        delegate: whether tfprune's kernels run sparse convolutions.
+
+    Raises:
+        ValueError: if it isn't a `.tflite` file that this runtime can prepare.
+        NativeUnavailableError: (of tfprune.ops) if the delegate was not built.
     """
 
     def __init__(
@@ -69,7 +76,7 @@ class Runner:
             ) from error
 
     def _signature(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return name -> tensor details of inputs and outputs; tensor names where unsigned."""
+        """Details of inputs and outputs by signature name, else by tensor name."""
         signatures = list(self._interpreter.get_signature_list())
         if len(signatures) > 1:
             raise Unsupported(f"A file must have one signature. Received: {signatures}.")
@@ -80,8 +87,8 @@ class Runner:
         inputs, outputs = ({detail["name"]: detail for detail in group} for group in details)
         return inputs, outputs
 
-    def __call__(self, batch: Row) -> Row:
-        """Run one batch, name -> array; the interpreter is resized where the shape differs."""
+    def __call__(self, batch: Sample) -> Sample:
+        """Run a batch, name -> array; the interpreter is resized where the shape differs."""
         with self._explained():
             self._prepare(batch)
             for name, detail in self.inputs.items():
@@ -94,7 +101,7 @@ class Runner:
         """Compute the last batch once more; nothing is copied in or out."""
         self._interpreter.invoke()
 
-    def _prepare(self, batch: Row) -> None:
+    def _prepare(self, batch: Sample) -> None:
         for name, detail in self.inputs.items():
             if tuple(detail["shape"]) != batch[name].shape:
                 self._interpreter.resize_tensor_input(detail["index"], batch[name].shape)
@@ -119,14 +126,23 @@ def predict_tflite(
     threads: int = 1,
     delegate: bool = False,
 ) -> Any:
-    """Return the outputs of a `.tflite` file for every sample of `x`, in order.
+    """Compute the outputs of a `.tflite` file for every sample of `x`, in order.
 
-    `x`: array [n, ...], or for several inputs a dict of name to array (a file does not keep the
-    order of the model's inputs; `ExportResult.inputs` has the names). Returns an array [n, ...], or
-    a dict of name to array for several outputs. A file with a fixed batch runs at that batch;
-    `batch_size` only serves files whose batch is open. `delegate` runs sparse convolutions on
-    tfprune's kernels. Raises ValueError for a broken file and for inputs that don't match it,
-    tfprune.ops.NativeUnavailableError where the delegate was not built.
+    Args:
+        path: the file.
+        x: array [n, ...], or for several inputs a dict of name -> array (a file does not keep the
+            order of the model's inputs; `ExportResult.inputs` has the names).
+        batch_size: samples per call, >= 1, of files whose batch is open; others run at theirs.
+        progress: whether to show a progress bar.
+        threads: threads within an op, >= 1.
+        delegate: whether tfprune's kernels run sparse convolutions.
+
+    Returns:
+        An array [n, ...], or for several outputs a dict of name -> array.
+
+    Raises:
+        ValueError: for a broken file, and for inputs that don't match it.
+        NativeUnavailableError: (of tfprune.ops) if the delegate was not built.
     """
     if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
         raise ValueError(f"`batch_size` must be a whole number >= 1. Received: {batch_size!r}.")
@@ -146,8 +162,8 @@ def predict_tflite(
     return next(iter(joined.values())) if len(joined) == 1 else joined
 
 
-def _run_part(runner: Runner, inputs: Row, start: int, size: int) -> Row:
-    """Run samples start..start+size; the last batch is filled up by repeating its last sample."""
+def _run_part(runner: Runner, inputs: Sample, start: int, size: int) -> Sample:
+    """Run `size` samples from `start`; the last batch is filled up by repeating its last sample."""
     part = {name: value[start : start + size] for name, value in inputs.items()}
     kept = len(next(iter(part.values())))
     if kept < size:
@@ -159,7 +175,7 @@ def _run_part(runner: Runner, inputs: Row, start: int, size: int) -> Row:
     for name, value in runner(part).items():
         if value.ndim == 0 or len(value) != size:
             raise ValueError(
-                f"Output '{name}' must have one entry per sample. Received: shape {value.shape} "
+                f"Output '{name}' must have a value per sample. Received: shape {value.shape} "
                 f"for a batch of {size}."
             )
         outputs[name] = value[:kept]
@@ -167,7 +183,7 @@ def _run_part(runner: Runner, inputs: Row, start: int, size: int) -> Row:
 
 
 def _file_batch(details: dict[str, Any]) -> int | None:
-    """Return the batch that is built into the file, None if it is open."""
+    """Batch that is built into the file, None if it is open."""
     scalars = [name for name, detail in details.items() if not len(detail["shape_signature"])]
     if scalars:
         raise ValueError(
@@ -175,12 +191,12 @@ def _file_batch(details: dict[str, Any]) -> int | None:
         )
     sizes = {int(detail["shape_signature"][0]) for detail in details.values()}
     if len(sizes) != 1:
-        raise ValueError(f"All inputs must share one batch size. Received: {sorted(sizes)}.")
+        raise ValueError(f"All inputs must share a batch size. Received: {sorted(sizes)}.")
     size = sizes.pop()
     return size if size > 0 else None
 
 
-def _match(x: Any, details: dict[str, Any]) -> Row:
+def _match(x: Any, details: dict[str, Any]) -> Sample:
     if not isinstance(x, dict):
         if len(details) > 1:
             raise ValueError(
@@ -221,54 +237,60 @@ def wraps(array: np.ndarray, dtype: np.dtype) -> bool:
 
 
 def main(folder: str, kernels: str, count: str, seconds: str) -> None:
-    """Run up to `count` rows of `folder`/rows.pickle and leave the outputs in `folder`.
+    """Run samples of `folder`/samples.pickle, and leave the outputs in `folder`.
 
-    With `seconds` > 0 it stops after that time, but not before two rows.
+    Args:
+        folder: holds model.tflite too.
+        kernels: a name of `KERNELS`.
+        count: most samples to run.
+        seconds: time after which no further sample is run, but not before two; 0 for no limit.
     """
-    place = Path(folder)
-    rows: list[Row] = pickle.loads((place / "rows.pickle").read_bytes())
-    runner = Runner((place / "model.tflite").read_bytes(), kernels)
-    outputs = _run_rows(runner, rows[: int(count)], float(seconds))
-    (place / f"{kernels}.pickle").write_bytes(pickle.dumps(outputs))
+    root = Path(folder)
+    samples: list[Sample] = pickle.loads((root / "samples.pickle").read_bytes())
+    runner = Runner((root / "model.tflite").read_bytes(), kernels)
+    outputs = _run_samples(runner, samples[: int(count)], float(seconds))
+    (root / f"{kernels}.pickle").write_bytes(pickle.dumps(outputs))
 
 
-def _run_rows(runner: Runner, rows: list[Row], limit: float) -> list[Row]:
+def _run_samples(runner: Runner, samples: list[Sample], limit: float) -> list[Sample]:
     started, outputs = time.monotonic(), []
-    for row in rows:
-        outputs.append(runner(row))
+    for sample in samples:
+        outputs.append(runner(sample))
         if len(outputs) >= 2 and 0 < limit < time.monotonic() - started:
             break
     return outputs
 
 
 def serve(seconds: float) -> None:
-    """Run the file and rows of standard input, leave the outputs on standard output.
+    """Run the file and samples of standard input, leave the outputs on standard output.
 
-    With `seconds` > 0 it stops after that time, but not before two rows.
+    Args:
+        seconds: time after which no further sample is run, but not before two; 0 for no limit.
     """
-    data, rows = from_bytes(sys.stdin.buffer.read())
+    data, samples = from_bytes(sys.stdin.buffer.read())
     try:
-        outputs = _run_rows(Runner(data), rows, seconds)
+        outputs = _run_samples(Runner(data), samples, seconds)
     except ValueError as error:
         sys.exit(str(error))
     sys.stdout.buffer.write(ANSWER + to_bytes(b"", outputs))
 
 
-def to_bytes(data: bytes, rows: list[Row]) -> bytes:
-    """Pack a file and rows as `.npz`, which, unlike pickles, any version of NumPy reads."""
+def to_bytes(data: bytes, samples: list[Sample]) -> bytes:
+    """Write a file and samples as `.npz`, which, unlike pickles, any version of NumPy reads."""
     arrays: dict[str, Any] = {"data": np.frombuffer(data, np.uint8)}
-    arrays |= {f"{number} {name}": row[name] for number, row in enumerate(rows) for name in row}
-    packed = io.BytesIO()
-    np.savez(packed, **arrays)
-    return packed.getvalue()
+    for index, sample in enumerate(samples):
+        arrays |= {f"{index} {name}": value for name, value in sample.items()}
+    archive = io.BytesIO()
+    np.savez(archive, **arrays)
+    return archive.getvalue()
 
 
-def from_bytes(packed: bytes) -> tuple[bytes, list[Row]]:
-    """Unpack what `to_bytes` packed."""
-    rows: dict[str, Row] = {}
-    with np.load(io.BytesIO(packed)) as arrays:
+def from_bytes(archive: bytes) -> tuple[bytes, list[Sample]]:
+    """Read what `to_bytes` wrote."""
+    samples: dict[str, Sample] = {}
+    with np.load(io.BytesIO(archive)) as arrays:
         for key in arrays.files:
-            number, space, name = key.partition(" ")
+            index, space, name = key.partition(" ")
             if space:
-                rows.setdefault(number, {})[name] = arrays[key]
-        return arrays["data"].tobytes(), list(rows.values())
+                samples.setdefault(index, {})[name] = arrays[key]
+        return arrays["data"].tobytes(), list(samples.values())

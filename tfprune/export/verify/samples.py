@@ -1,4 +1,4 @@
-"""Sample inputs in any usual form, brought to one form: a list of single-sample rows."""
+"""Sample inputs in any usual form, as a list of single samples, input name -> array [1, ...]."""
 
 import dataclasses
 import itertools
@@ -8,28 +8,50 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.export.verify.runtime import Row, wraps
+from tfprune.export.verify.runtime import Sample, wraps
 from tfprune.export.view import InputSpec, View
 from tfprune.graph import _keras
 
-OPEN_DIMENSION = 32
+OPEN_DIMENSION = 32  # the size drawn where a model leaves it open
 _ACCEPTED = (
     "an array [samples, ...], a tf.data.Dataset, an iterable of batches (or a function that "
     "returns one), or for several inputs a list or dict of arrays in the model's input structure"
 )
 
 
-def read_rows(data: Any, view: View, limit: int | None, argument: str) -> list[Row]:
-    """Return up to `limit` samples of `data`, each a dict of input name to an array [1, ...]."""
+def read_samples(data: Any, view: View, limit: int | None, argument: str) -> list[Sample]:
+    """Read samples.
+
+    Args:
+        data: see `_ACCEPTED`.
+        view: the model.
+        limit: most samples to read; None for all.
+        argument: what the user calls `data`, for errors.
+
+    Raises:
+        TypeError: if it does not hold numbers of the right kind.
+        ValueError: if it has another form or other shapes, is empty, not finite or out of range.
+    """
     source = itertools.islice(_samples(data, view, argument), limit)
-    rows = [{name: np.ascontiguousarray(value) for name, value in row.items()} for row in source]
-    if not rows:
+    samples = [
+        {name: np.ascontiguousarray(value) for name, value in sample.items()} for sample in source
+    ]
+    if not samples:
         raise ValueError(f"`{argument}` must hold at least one sample. Received: none.")
-    return rows
+    return samples
 
 
 def take_dtypes(view: View, data: Any, argument: str) -> tuple[View, Any]:
-    """Return the view with the dtypes of `data`, and the same data from its start."""
+    """Settle the dtypes of a view that has none.
+
+    Args:
+        view: the view.
+        data: samples, see `_ACCEPTED`.
+        argument: what the user calls `data`, for errors.
+
+    Returns:
+        The view with the dtypes of `data`, and the data from its start again.
+    """
     batches = _raw_batches(data, view, argument)
     first = next(batches, None)
     if first is None:
@@ -42,8 +64,8 @@ def take_dtypes(view: View, data: Any, argument: str) -> tuple[View, Any]:
     return typed, itertools.chain([first], batches)
 
 
-def random_rows(view: View, count: int, seed: int) -> list[Row]:
-    """Draw `count` samples from the input specs: normal floats, fair bits, valid token numbers."""
+def random_samples(view: View, count: int, seed: int) -> list[Sample]:
+    """Draw `count` samples from the input specs: normal floats, fair bits, valid tokens."""
     rng = np.random.default_rng(seed)
     top = _largest_index(view.model)
     return [{spec.name: _draw(rng, spec, top) for spec in view.inputs} for _ in range(count)]
@@ -63,20 +85,20 @@ def _largest_index(model: keras.Model) -> int:
     return min((int(table.input_dim) for table in tables), default=2)
 
 
-def _samples(data: Any, view: View, argument: str) -> Iterator[Row]:
+def _samples(data: Any, view: View, argument: str) -> Iterator[Sample]:
     for batch in _batches(data, view, argument):
         count = len(next(iter(batch.values())))
         for index in range(count):
             yield {name: value[index : index + 1] for name, value in batch.items()}
 
 
-def _batches(data: Any, view: View, argument: str) -> Iterator[Row]:
+def _batches(data: Any, view: View, argument: str) -> Iterator[Sample]:
     for batch in _raw_batches(data, view, argument):
         yield _check_batch(batch, view, argument)
 
 
 def _raw_batches(data: Any, view: View, argument: str) -> Iterator[dict[str, Any]]:
-    """Yield batches as given, input name to array, values not yet looked at."""
+    """Batches as given, input name -> array, values not yet looked at."""
     if callable(data) and not hasattr(data, "__iter__"):
         data = data()
     if _is_batch(data) or _fits(data, view):
@@ -97,12 +119,12 @@ def _named(data: Any, view: View, argument: str) -> dict[str, Any]:
 
 
 def _is_batch(data: Any) -> bool:
-    """Tell whether `data` is an array or a dict of arrays, so a batch by itself."""
+    """Whether `data` is an array or a dict of arrays, so a batch by itself."""
     return isinstance(data, dict) or (hasattr(data, "shape") and hasattr(data, "dtype"))
 
 
 def _leaves(data: Any, view: View) -> list[Any] | None:
-    """Return the arrays of `data` in the order of the view's inputs, None if it has others."""
+    """Arrays of `data` in the order of the view's inputs, None if it has others."""
     if isinstance(data, dict) and set(data) == {spec.name for spec in view.inputs}:
         return [data[spec.name] for spec in view.inputs]
     if isinstance(data, dict) != isinstance(view.structure, dict):
@@ -114,7 +136,7 @@ def _leaves(data: Any, view: View) -> list[Any] | None:
 
 
 def _fits(data: Any, view: View) -> bool:
-    """Tell whether `data` is one batch of every input, by count, rank and sizes."""
+    """Whether `data` is a batch of every input, by count, rank and sizes."""
     if not isinstance(data, (list, tuple, dict)):
         return False
     leaves = _leaves(data, view)
@@ -128,7 +150,7 @@ def _same_shape(shape: tuple[int, ...], spec: InputSpec) -> bool:
     return len(shape) == len(spec.shape) and all(b is None or a == b for a, b in sizes)
 
 
-def _check_batch(given: dict[str, Any], view: View, argument: str) -> Row:
+def _check_batch(given: dict[str, Any], view: View, argument: str) -> Sample:
     batch = {spec.name: _to_array(given[spec.name], spec, argument) for spec in view.inputs}
     if any(not _same_shape(batch[s.name].shape, s) for s in view.inputs):
         raise _refusal(argument, {name: value.shape for name, value in batch.items()}, view)

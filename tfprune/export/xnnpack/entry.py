@@ -6,30 +6,34 @@ import numpy as np
 
 from tfprune.export.flatbuffer.emit import NONE, Emitter
 from tfprune.export.xnnpack.region import ENTRY_CHANNELS, PADS, Region
-from tfprune.export.xnnpack.windows import Unfit, Windows
+from tfprune.export.xnnpack.windows import Unsupported, Windows
 
 
 class Entry:
-    """The entry that a model has, or one that changes nothing."""
+    """The entry that a model has, or a new entry that changes nothing.
+
+    Attributes:
+        is_of_model: whether the model has it.
+    """
 
     def __init__(self, emit: Emitter, windows: Windows, region: Region) -> None:
         self.emit, self.windows, self.region = emit, windows, region
         self.is_of_model = self._is_of_model()
 
     def _is_of_model(self) -> bool:
-        """Whether what reads the image is one convolution (behind a PAD or not) of that kind."""
+        """Whether the only reader of the image, behind a PAD or not, is such a convolution."""
         readers = self.region.read_by[self.region.source]
         if len(readers) == 1 and self.emit.file.kind(readers[0]) in PADS:
             readers = self.region.read_by.get(int(readers[0].outputs[0]), [])
         try:
-            return len(readers) == 1 and self.windows.opens(readers[0])
-        except Unfit:  # a PAD, which is complained of where it is rewritten
+            return len(readers) == 1 and self.windows.is_sparse_entry(readers[0])
+        except Unsupported:  # a PAD, which is refused where it is rewritten
             return False
 
     def image(self) -> int:
-        """What takes the place of the image: itself, or the same behind an entry.
+        """The image itself, or the same image behind a new entry.
 
-        Every pixel is doubled in both directions, and of the four the entry takes one.
+        Every pixel is doubled in both directions, and of the four the entry takes the first.
         """
         source, emit = self.region.source, self.emit
         if self.is_of_model:
@@ -50,9 +54,9 @@ class Entry:
         padded = emit.pad(wide, 1)
         kernel = np.zeros((channels, 3, 3, ENTRY_CHANNELS), np.float32)
         kernel[range(channels), 1, 1, range(channels)] = 1
-        return self.open(padded, kernel, np.zeros(channels), (1, h, w, channels))
+        return self.write(padded, kernel, np.zeros(channels), (1, h, w, channels))
 
-    def open(
+    def write(
         self,
         padded: int,
         kernel: np.ndarray,
@@ -61,11 +65,19 @@ class Entry:
         activation: int = NONE,
         output: int | None = None,
     ) -> int:
-        """The entry itself, of an image with one row and column of zeros on each side."""
-        numbers = [self.emit.constant(a.astype(np.float32)) for a in (kernel, bias)]
+        """Write the entry itself.
+
+        Args:
+            padded: an image with a line of zeros on each side.
+            kernel: [cout, 3, 3, 3].
+            bias: [cout].
+            shape: of the output.
+            activation, output: see `Emitter`.
+        """
+        constants = [self.emit.constant(a.astype(np.float32)) for a in (kernel, bias)]
         return self.emit.op(
             "CONV_2D",
-            [padded, *numbers],
+            [padded, *constants],
             shape,
             output,
             padding=self.emit.valid,

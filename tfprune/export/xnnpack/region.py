@@ -8,7 +8,7 @@ from typing import Any
 from tfprune.export.flatbuffer.file import FlatFile
 from tfprune.export.flatbuffer.layer_form import layer_name
 
-ENTRY_CHANNELS = 3  # the only number that the mode's entry takes
+ENTRY_CHANNELS = 3  # what the mode's entry takes, and no other count
 PADS = ("PAD", "PADV2")
 
 
@@ -18,38 +18,38 @@ class Region:
 
     Attributes:
         source: the tensor that the region reads.
-        ops: in order, the means among them.
+        ops: its ops in order, the means among them.
         made_by: tensor -> the op that makes it, of the whole graph.
-        read_by: tensor -> the ops that read it.
-        complaints: sentences on what stands in the way.
+        read_by: tensor -> the ops that read it, likewise.
+        violations: sentences on what stands in the way.
     """
 
     source: int
     ops: list[Any]
     made_by: dict[int, Any]
     read_by: dict[int, list[Any]]
-    complaints: list[str]
+    violations: list[str]
 
 
 def links(graph: Any) -> tuple[dict[int, Any], dict[int, list[Any]]]:
-    """Tensor -> the op that makes it, and tensor -> the ops that read it, each of them once."""
+    """Tensor -> the op that makes it, and tensor -> the ops that read it, without repetition."""
     made_by = {int(n): op for op in graph.operators for n in op.outputs}
     read_by: dict[int, list[Any]] = {}
     for op in graph.operators:
-        for number in {int(n) for n in op.inputs if n >= 0}:
-            read_by.setdefault(number, []).append(op)
+        for tensor in {int(n) for n in op.inputs if n >= 0}:
+            read_by.setdefault(tensor, []).append(op)
     return made_by, read_by
 
 
 def describe(file: FlatFile, graph: Any, op: Any) -> str:
-    """An op by its kind and its layer."""
+    """Kind and layer of an op, as text."""
     return f"{file.kind(op)} '{layer_name(graph, op)}'"
 
 
-def is_image(graph: Any, number: int) -> bool:
-    """Whether a tensor has four axes, all of known size but for the first."""
-    tensor = graph.tensors[number]
-    return tensor.shape is not None and len(tensor.shape) == 4 and not _is_open(tensor)
+def is_image(graph: Any, tensor: int) -> bool:
+    """Whether a tensor has four axes, all of fixed size but for the first."""
+    shape = graph.tensors[tensor].shape
+    return shape is not None and len(shape) == 4 and not _is_open(graph.tensors[tensor])
 
 
 def _is_open(tensor: Any) -> bool:
@@ -58,24 +58,24 @@ def _is_open(tensor: Any) -> bool:
 
 
 def is_global_mean(file: FlatFile, graph: Any, op: Any) -> bool:
-    """Whether an op is a mean over height and width, and nothing else; a pool of all pixels is."""
+    """Whether an op is a mean over height and width alone, or a pool of all pixels."""
     if not is_image(graph, int(op.inputs[0])):
         return False
     if file.kind(op) == "AVERAGE_POOL_2D":
         options, size = op.builtinOptions, graph.tensors[int(op.inputs[0])].shape[1:3]
-        made = graph.tensors[int(op.outputs[0])].shape[1:3]
+        pooled = graph.tensors[int(op.outputs[0])].shape[1:3]
         window = [options.filterHeight, options.filterWidth]
-        return [int(n) for n in size] == window and [int(n) for n in made] == [1, 1]
+        return [int(n) for n in size] == window and [int(n) for n in pooled] == [1, 1]
     if file.kind(op) != "MEAN":
         return False
-    axes = file.numbers(graph.tensors[int(op.inputs[1])])
+    axes = file.integers(graph.tensors[int(op.inputs[1])])
     return axes is not None and sorted(int(n) % 4 for n in axes.ravel()) == [1, 2]
 
 
 def find_region(file: FlatFile, graph: Any) -> Region | str:
     """The region of a dense graph, or a sentence on why it has none."""
     if any(_is_open(graph.tensors[int(n)]) for n in graph.inputs):
-        return "the size of the image must be known: build the model for one size"
+        return "the size of the image must be known: build the model for a single size"
     made_by, read_by = links(graph)
     means = [op for op in graph.operators if is_global_mean(file, graph, op)]
     if not means:
@@ -92,54 +92,55 @@ def find_region(file: FlatFile, graph: Any) -> Region | str:
         source = int(made_by[source].inputs[0])
     ops = _behind(file, graph, source)
     region = Region(source, ops, made_by, read_by, [])
-    region.complaints = _complaints(file, graph, region, above)
+    region.violations = _violations(file, graph, region, above)
     return region
 
 
 def _ancestors(ops: list[Any], made_by: dict[int, Any]) -> set[int]:
-    """ids of the ops that lead to some, these included."""
-    found: set[int] = set()
+    """ids of the ops that lead to `ops`, these included."""
+    ancestors: set[int] = set()
     waiting = list(ops)
     while waiting:
         op = waiting.pop()
-        if id(op) not in found:
-            found.add(id(op))
+        if id(op) not in ancestors:
+            ancestors.add(id(op))
             waiting += [made_by[int(n)] for n in op.inputs if int(n) in made_by]
-    return found
+    return ancestors
 
 
 def _begins(file: FlatFile, graph: Any, op: Any, above: set[int]) -> bool:
     if id(op) not in above or file.kind(op) not in ("CONV_2D", "DEPTHWISE_CONV_2D"):
         return False
-    number = int(op.inputs[0])
-    return is_image(graph, number) and int(graph.tensors[number].shape[3]) <= ENTRY_CHANNELS
+    tensor = int(op.inputs[0])
+    return is_image(graph, tensor) and int(graph.tensors[tensor].shape[3]) <= ENTRY_CHANNELS
 
 
 def _behind(file: FlatFile, graph: Any, source: int) -> list[Any]:
-    """The ops that a tensor leads to, as far as the means."""
-    reached, found = {source}, []
+    """Ops that a tensor leads to, as far as the means."""
+    reached, ops = {source}, []
     for op in graph.operators:
         if any(int(n) in reached for n in op.inputs):
-            found.append(op)
+            ops.append(op)
             if not is_global_mean(file, graph, op):
                 reached |= {int(n) for n in op.outputs}
-    return found
+    return ops
 
 
-def _complaints(file: FlatFile, graph: Any, region: Region, above: set[int]) -> list[str]:
+def _violations(file: FlatFile, graph: Any, region: Region, above: set[int]) -> list[str]:
     inside = {int(n) for op in region.ops for n in op.outputs} | {region.source}
     results = {int(n) for n in graph.outputs}
-    found = []
+    violations = []
     for op in region.ops:
         name = describe(file, graph, op)
         mean = is_global_mean(file, graph, op)
         if id(op) not in above:
-            found.append(f"{name} does not lead to a global average pooling")
+            violations.append(f"{name} does not lead to a global average pooling")
         elif not mean and results & {int(n) for n in op.outputs}:
-            found.append(f"{name} is an output of the model in front of the global average pooling")
-        for number in (int(n) for n in op.inputs if n >= 0):
-            tensor = graph.tensors[number]
-            held = file.model.buffers[tensor.buffer].data
-            if number not in inside and (held is None or not len(held)):
-                found.append(f"{name} also reads what does not come from the image")
-    return found
+            violations.append(
+                f"{name} is an output of the model in front of the global average pooling"
+            )
+        for tensor in (int(n) for n in op.inputs if n >= 0):
+            held = file.model.buffers[graph.tensors[tensor].buffer].data
+            if tensor not in inside and (held is None or not len(held)):
+                violations.append(f"{name} also reads what does not come from the image")
+    return violations

@@ -3,8 +3,8 @@
 With weights behind DENSIFY, and on processors without AVX, XNNPACK looks for an entry (a 3x3
 convolution of stride 2 on 3 channels, padded by 1 on all sides) and computes what follows in
 another layout, down to a global mean. An op in between that it cannot compute in that layout reads
-it as if it were the usual one: the results are wrong, without a word. So no file with sparse
-weights may hold such an entry, unless all that follows is known to be computed right.
+it as if it were the usual layout: the results are wrong, and nothing tells so. No file with sparse
+weights may hold such an entry, unless all that follows is sure to be computed right.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tfprune.export.xnnpack.region import PADS, describe, links
 SINKS = ("MEAN", "SUM", "AVERAGE_POOL_2D", "DEPTH_TO_SPACE")
 POINTWISE = ("RELU", "RELU6", "RELU_N1_TO_1", "HARD_SWISH", "LOGISTIC", "TANH")
 UNPACKING = ("DENSIFY", "DEQUANTIZE")
-LEAST_ZEROS = 2 / 3  # of the weights of 1x1 convolutions; XNNPACK's own limit
+MIN_ZEROS = 2 / 3  # of the weights of 1x1 convolutions; XNNPACK's own limit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,37 +28,37 @@ class Finding:
     """What XNNPACK would do with a file.
 
     Attributes:
-        entries: the ops that open the mode.
-        complaints: for every op between an entry and the means that it would get wrong, a sentence.
-        zeros: fraction of the weights of the 1x1 convolutions in between.
+        entries: the ops with which the mode begins.
+        violations: a sentence on every op between an entry and the means that it would get wrong.
+        zeros: fraction of zeros in the 1x1 convolutions in between.
     """
 
     entries: tuple[str, ...]
-    complaints: tuple[str, ...]
+    violations: tuple[str, ...]
     zeros: float
 
     @property
     def runs(self) -> bool:
         """Whether all from an entry to the means is computed in the mode, and right."""
-        return bool(self.entries) and not self.complaints and self.zeros > LEAST_ZEROS
+        return bool(self.entries) and not self.violations and self.zeros > MIN_ZEROS
 
 
 def check(data: bytes) -> Finding:
     """Follow every entry of a file, with dense or sparse weights, down to the means."""
     file = FlatFile(data)
-    opened, complaints, weights, zeros = [], [], 0, 0
+    entries, violations, weights, zeros = [], [], 0, 0
     for graph in file.graphs:
         view = _Graph(file, graph)
         for op in graph.operators:
-            if view.opens(op):
-                opened.append(view.name(op))
+            if view.is_sparse_entry(op):
+                entries.append(view.name(op))
         region = view.region()
-        complaints += view.complaints(region)
+        violations += view.violations(region)
         for op in region:
-            if file.kind(op) == "CONV_2D" and not view.opens(op):
+            if file.kind(op) == "CONV_2D" and not view.is_sparse_entry(op):
                 count, kept = view.weights(op)
                 weights, zeros = weights + count, zeros + count - kept
-    return Finding(tuple(opened), tuple(complaints), zeros / weights if weights else 0.0)
+    return Finding(tuple(entries), tuple(violations), zeros / weights if weights else 0.0)
 
 
 class _Graph:
@@ -69,50 +69,50 @@ class _Graph:
         self.made_by, self.read_by = links(graph)
 
     def name(self, op: Any) -> str:
-        """Its kind and its layer."""
+        """Kind and layer of an op, as text."""
         return describe(self.file, self.graph, op)
 
-    def opens(self, op: Any) -> bool:
+    def is_sparse_entry(self, op: Any) -> bool:
         """Whether an op is a 3x3 convolution of stride 2 on 3 channels, padded by 1."""
         if self.file.kind(op) != "CONV_2D" or self._shape(op.inputs[1])[1:] != (3, 3, 3):
             return False
         return self._strides(op) == (2, 2) and self._padding(op) == 1
 
     def region(self) -> list[Any]:
-        """The entries, and what they lead to, the means included."""
+        """Entries, and what they lead to, the means included."""
         reached: set[int] = set()
-        found = []
+        ops = []
         for op in self.graph.operators:
-            if self.opens(op) or reached & {int(n) for n in op.inputs}:
-                found.append(op)
+            if self.is_sparse_entry(op) or reached & {int(n) for n in op.inputs}:
+                ops.append(op)
                 if not self._ends(op):
                     reached |= {int(n) for n in op.outputs}
-        return found
+        return ops
 
-    def complaints(self, region: list[Any]) -> list[str]:
-        """What of a region is not computed in the mode, or read by what is not."""
+    def violations(self, region: list[Any]) -> list[str]:
+        """Sentences on what of a region is not computed in the mode, or read by what is not."""
         inside = {int(n) for op in region for n in op.outputs}
         results = {int(n) for n in self.graph.outputs}
-        found = []
+        violations = []
         for op in region:
-            if self.opens(op):
+            if self.is_sparse_entry(op):
                 pass
             elif not self._fits(op):
-                found.append(f"{self.name(op)} has no form in the mode")
+                violations.append(f"{self.name(op)} has no form in the mode")
             elif any(n not in inside and not self._constant(n) for n in map(int, op.inputs)):
-                found.append(f"{self.name(op)} also reads what is computed outside")
+                violations.append(f"{self.name(op)} also reads what is computed outside")
             if not self._ends(op) and results & {int(n) for n in op.outputs}:
-                found.append(f"{self.name(op)} is read from outside")
+                violations.append(f"{self.name(op)} is read from outside")
         if region and not any(self._ends(op) for op in region):
-            found.append("no global mean ends it")
-        return found
+            violations.append("no global mean ends it")
+        return violations
 
     def weights(self, op: Any) -> tuple[int, int]:
-        """How many weights a convolution has, and how many are not zero."""
-        number = int(op.inputs[1])
-        while number in self.made_by:
-            number = int(self.made_by[number].inputs[0])
-        tensor = self.graph.tensors[number]
+        """Weights and nonzero weights of a convolution, as counts."""
+        index = int(op.inputs[1])
+        while index in self.made_by:
+            index = int(self.made_by[index].inputs[0])
+        tensor = self.graph.tensors[index]
         values = self.file.values(tensor)
         return int(np.prod(tensor.shape)), int(np.count_nonzero(values))
 
@@ -130,26 +130,26 @@ class _Graph:
             return self._depthwise_fits(op)
         if kind in ("ADD", "MUL"):
             shapes = [self._shape(n) for n in op.inputs]
-            known = any(self._constant(int(n)) for n in op.inputs)
-            return not known and shapes[0] == shapes[1] and len(shapes[0]) == 4
+            has_constant = any(self._constant(int(n)) for n in op.inputs)
+            return not has_constant and shapes[0] == shapes[1] and len(shapes[0]) == 4
         return kind in POINTWISE or self._ends(op)
 
     def _depthwise_fits(self, op: Any) -> bool:
         _, height, width, channels = self._shape(op.inputs[1])
         stride, options = self._strides(op), op.builtinOptions
         plain = options.dilationHFactor == options.dilationWFactor == 1
-        one = options.depthMultiplier <= 1 and channels == self._shape(op.inputs[0])[3]
+        single = options.depthMultiplier <= 1 and channels == self._shape(op.inputs[0])[3]
         square = height == width and height in (3, 5) and stride in ((1, 1), (2, 2))
-        return plain and one and square and self._padding(op) == height // 2
+        return plain and single and square and self._padding(op) == height // 2
 
     def _ends(self, op: Any) -> bool:
         if self.file.kind(op) != "MEAN" or op.builtinOptions.keepDims:
             return False
-        axes = self.file.numbers(self.graph.tensors[int(op.inputs[1])])
+        axes = self.file.integers(self.graph.tensors[int(op.inputs[1])])
         return axes is not None and sorted(int(n) % 4 for n in axes.ravel()) == [1, 2]
 
     def _padding(self, op: Any) -> int | None:
-        """Zeros on each of the four sides, None where they differ or XNNPACK leaves them open."""
+        """Zeros on all four sides, None where they differ or XNNPACK leaves them open."""
         same = op.builtinOptions.padding == self.file.schema.Padding.SAME
         height, width = self._shape(op.inputs[1])[1:3]
         if same and self._strides(op) != (1, 1):
@@ -159,7 +159,7 @@ class _Graph:
         pad = self.made_by.get(int(op.inputs[0]))
         if pad is None or self.file.kind(pad) not in PADS:
             return 0
-        amounts = self.file.numbers(self.graph.tensors[int(pad.inputs[1])])
+        amounts = self.file.integers(self.graph.tensors[int(pad.inputs[1])])
         if amounts is None:
             return 1
         sides = amounts.reshape(-1, 2)[1:3]
@@ -168,14 +168,14 @@ class _Graph:
     def _strides(self, op: Any) -> tuple[int, int]:
         return op.builtinOptions.strideH, op.builtinOptions.strideW
 
-    def _shape(self, number: Any) -> tuple[int, ...]:
-        return tuple(int(n) for n in self.graph.tensors[int(number)].shape)
+    def _shape(self, tensor: Any) -> tuple[int, ...]:
+        return tuple(int(n) for n in self.graph.tensors[int(tensor)].shape)
 
-    def _constant(self, number: int) -> bool:
-        """Whether a tensor is held in the file, as it is or packed."""
-        while number in self.made_by and self.file.kind(self.made_by[number]) in UNPACKING:
-            number = int(self.made_by[number].inputs[0])
-        if number < 0:
+    def _constant(self, tensor: int) -> bool:
+        """Whether a tensor is held in the file, as it is or as CSR."""
+        while tensor in self.made_by and self.file.kind(self.made_by[tensor]) in UNPACKING:
+            tensor = int(self.made_by[tensor].inputs[0])
+        if tensor < 0:
             return True
-        data = self.file.model.buffers[self.graph.tensors[number].buffer].data
+        data = self.file.model.buffers[self.graph.tensors[tensor].buffer].data
         return data is not None and len(data) > 0

@@ -1,4 +1,4 @@
-"""Convolutions written as sums of filters with 1x1 convolutions, see taps.py."""
+"""Convolutions written as sums of filters with 1x1 convolutions (taps.py)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Sums:
     """Writes convolutions.
 
     Attributes:
-        norms: tensor of weights -> over all parts of its convolution, the norm of each output
-            channel; an error in one part is small or large compared with that.
+        norms: tensor of weights -> norms of the output channels over all parts of its convolution,
+            [cout]; an error in a part is small or large compared with these.
     """
 
     def __init__(self, emit: Emitter, storage: str) -> None:
@@ -33,7 +33,15 @@ class Sums:
         activation: int,
         output: int,
     ) -> None:
-        """The ops that make `output` of the image `x`."""
+        """Write the ops that compute `output` from the image `x`.
+
+        Args:
+            x: the image.
+            parts: of the kernel, at least one.
+            stride: 1 or 2, in both directions.
+            bias: [cout].
+            activation, output: see `Emitter`.
+        """
         if len(parts) == 1:
             self._term(x, parts[0], stride, bias, activation, output)
         else:
@@ -52,23 +60,30 @@ class Sums:
         activation: int = NONE,
         output: int | None = None,
     ) -> int:
-        """One filter and its 1x1 convolution; the filter sees the fewer channels."""
+        """A filter and its 1x1 convolution; the filter sees the fewer channels."""
         cout, cin = part.weights.shape
         if part.filter is None:
             return self.emit.pointwise(x, part.weights, bias, activation, output)
         if cout < cin and stride == 1:
             mixed = self.emit.pointwise(x, part.weights)
             return self.emit.depthwise(mixed, part.filter, stride, bias, activation, output)
-        wave = self.emit.depthwise(x, part.filter, stride)
-        return self.emit.pointwise(wave, part.weights, bias, activation, output)
+        filtered = self.emit.depthwise(x, part.filter, stride)
+        return self.emit.pointwise(filtered, part.weights, bias, activation, output)
 
     def form(
         self, name: str, kernel: np.ndarray, parts: list[Part], basis: str, pixels: int
     ) -> LayerForm:
-        """What became of a convolution; kernel [cout, kh, kw, cin], `pixels` of its output."""
+        """Describe the form of a convolution.
+
+        Args:
+            name: of the layer.
+            kernel: [cout, kh, kw, cin].
+            parts, basis: of the kernel, from `taps.parts`.
+            pixels: of its output.
+        """
         taps = sum(part.filter.size for part in parts if part.filter is not None)
-        entries = sum(int(np.count_nonzero(part.weights)) for part in parts)
-        density = entries / kernel.size
+        nonzeros = sum(int(np.count_nonzero(part.weights)) for part in parts)
+        density = nonzeros / kernel.size
         time = cost(density, taps / kernel[0, ..., 0].size, min(kernel.shape[0], kernel.shape[3]))
         filters = sum(part.filter is not None for part in parts)
         note = (
@@ -90,9 +105,9 @@ def cost(density: float, taps: float, channels: int) -> float:
     zeros, measured with SSE in place of NEON.
 
     Args:
-        density: of the 1x1 convolutions.
-        taps: of all filters together, over those of the kernel.
-        channels: that are filtered.
+        density: nonzeros of the 1x1 convolutions over elements of the kernel.
+        taps: taps of all filters together, over those of the kernel.
+        channels: channels that are filtered.
     """
     return 1.2 * density + 2 * taps / channels
 
@@ -102,7 +117,7 @@ def _kernel(part: Part) -> np.ndarray:
 
 
 def _norms(parts: list[Part]) -> list[np.ndarray]:
-    """For each part the norm of each output channel over all parts, in units of that part."""
+    """Norms [cout] of the output channels over all parts, per part in units of that part."""
     energies = [1.0 if p.filter is None else float(np.square(p.filter).sum()) for p in parts]
     squares = [
         energy * np.square(part.weights, dtype=np.float64).sum(axis=1)

@@ -2,8 +2,8 @@
 
     y = K (*) x = sum over f of W[f] . (B[f] * x)
 
-B[f] is a basis of the DCT, or one tap (a shift), whichever leaves fewer entries in W. W[f] . and
-B[f] * may change places. A filter is centred on the pixel that an output stands for, so its taps
+B[f] is a basis of the DCT, or a single tap (a shift), whichever leaves fewer nonzeros in W. W[f] .
+and B[f] * may be swapped. A filter is centred on the pixel that an output stands for, so its taps
 reach from -1 to 1 or from -2 to 2: no other depthwise filters run in XNNPACK's sparse mode.
 """
 
@@ -13,8 +13,8 @@ import dataclasses
 
 import numpy as np
 
-from tfprune.export.targets.coefficient_layer import whole_rows
 from tfprune.inference.as_convolution import dct_coefficients, sparsest
+from tfprune.maths.dct import integer_rows
 from tfprune.maths.sparse_weights import ConvSpec
 
 REACH = 2  # taps to either side of the middle
@@ -29,11 +29,11 @@ class Part:
 
 
 def parts(kernel: np.ndarray, top: int, left: int, stride: int) -> tuple[list[Part], str]:
-    """The parts of a kernel whose W holds an entry, at least one, and their basis.
+    """Parts of a kernel whose W is not all zeros, at least one, and their basis.
 
     Args:
         kernel: [cout, kh, kw, cin], as TFLite keeps it.
-        top, left: rows and columns that lie in front of the pixel an output stands for.
+        top, left: taps above and left of the pixel that an output stands for.
         stride: where it is 1, a tap in the middle needs no filter.
 
     Raises:
@@ -43,63 +43,67 @@ def parts(kernel: np.ndarray, top: int, left: int, stride: int) -> tuple[list[Pa
     kh, kw, cin, cout = values.shape
     packed = sparsest(ConvSpec(cin, cout, (kh, kw)), values, np.zeros(cout, np.float32))
     basis = packed.spec.basis
-    found = []
+    result = []
     for taps, weights in _parts_of(packed.dense(), basis):
         filt = centred(taps, top, left)
         if filt.shape == (1, 1):
             weights, filt = weights * filt[0, 0], np.ones((1, 1), np.float32)
         alone = filt.shape == (1, 1) and stride == 1
-        found.append(Part(None if alone else at_least_three(filt), weights))
-    return found, basis
+        result.append(Part(None if alone else at_least_three(filt), weights))
+    return result, basis
 
 
 def basis_parts(kernel: np.ndarray, basis: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The taps [kh, kw] and the weights [cout, cin] of a kernel [cout, kh, kw, cin] in a basis."""
+    """Taps [kh, kw] and weights [cout, cin] of a kernel [cout, kh, kw, cin] in a basis."""
     values = np.moveaxis(kernel, 0, -1)
     dense = dct_coefficients(values) if basis == "dct" else values
     return _parts_of(dense, basis)
 
 
 def _parts_of(dense: np.ndarray, basis: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Of weights [kh, kw, cin, cout] in a basis, those with an entry, at least one."""
+    """Parts that are not all zeros, at least one, of weights [kh, kw, cin, cout] in a basis."""
     kh, kw = dense.shape[:2]
-    (rows, down), (columns, across) = (_rows(size, basis) for size in (kh, kw))
-    places = [(u, v) for u in range(kh) for v in range(kw) if dense[u, v].any()]
+    (vertical, down), (horizontal, across) = (_basis(size, basis) for size in (kh, kw))
+    indices = [(u, v) for u in range(kh) for v in range(kw) if dense[u, v].any()]
     return [
         (
-            np.outer(rows[u], columns[v]),
+            np.outer(vertical[u], horizontal[v]),
             np.ascontiguousarray(dense[u, v].T * (down[u] * across[v]), np.float32),
         )
-        for u, v in places or [(kh - 1, kw - 1)]
+        for u, v in indices or [(kh - 1, kw - 1)]
     ]
 
 
-def _rows(size: int, basis: str) -> tuple[np.ndarray, np.ndarray]:
-    return whole_rows(size) if basis == "dct" else (np.eye(size), np.ones(size))
+def _basis(size: int, basis: str) -> tuple[np.ndarray, np.ndarray]:
+    return integer_rows(size) if basis == "dct" else (np.eye(size), np.ones(size))
 
 
 def centred(taps: np.ndarray, top: int, left: int) -> np.ndarray:
-    """Taps [kh, kw] as a square filter around the pixel that stands `top`, `left` within them.
+    """Extend taps to a square filter around a pixel.
+
+    Args:
+        taps: [kh, kw].
+        top, left: taps above and left of that pixel.
 
     Raises:
-        ValueError: if one that is not zero is further away than 2.
+        ValueError: if a nonzero tap is further away than 2.
     """
-    rows, columns = np.nonzero(taps)
-    far = max((max(abs(rows - top)), max(abs(columns - left)))) if len(rows) else 0
+    y, x = np.nonzero(taps)
+    far = max((max(abs(y - top)), max(abs(x - left)))) if len(y) else 0
     if far > REACH:
-        raise ValueError(f"its taps reach {far} pixels to one side, and at most {REACH} can be run")
-    found = np.zeros((2 * far + 1, 2 * far + 1), np.float32)
-    found[rows - top + far, columns - left + far] = taps[rows, columns]
-    return found
+        raise ValueError(f"its taps reach {far} pixels to a side, and must reach {REACH} at most")
+    filt = np.zeros((2 * far + 1, 2 * far + 1), np.float32)
+    filt[y - top + far, x - left + far] = taps[y, x]
+    return filt
 
 
 def at_least_three(filt: np.ndarray) -> np.ndarray:
-    """A filter of one tap with zeros around it; others as they are."""
+    """A filter of a single tap with zeros around it; others as they are."""
     return np.pad(filt, 1) if filt.shape == (1, 1) else filt
 
 
 def middle(values: np.ndarray) -> np.ndarray:
     """A filter [3, 3, c] that multiplies channel c by values[c]."""
-    found = np.zeros((3, 3, len(values)), np.float32)
-    found[1, 1] = values
-    return found
+    filt = np.zeros((3, 3, len(values)), np.float32)
+    filt[1, 1] = values
+    return filt
