@@ -18,9 +18,9 @@ from export.test_delegate import (
 )
 from export.test_smallest import zeros
 
-from tfprune.export import delegate
-from tfprune.export.flat import FlatFile
-from tfprune.export.runtime import Runner
+from tfprune.export.verify import delegate
+from tfprune.export.flatbuffer.file import FlatFile
+from tfprune.export.verify.runtime import Runner
 
 L = keras.layers
 pytestmark = built

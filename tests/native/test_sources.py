@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tfprune.sparse_weights import MOST_KERNEL
+from tfprune.maths.sparse_weights import MOST_KERNEL
 
 ROOT = Path(__file__).resolve().parents[2] / "custom_ops"
 SOURCES = sorted(p for p in ROOT.rglob("*") if p.suffix in {".h", ".cc", ".c", ".cu", ".cuh"})
