@@ -12,7 +12,7 @@ from architecture import Source
 DROPPED = frozenset(
     {
         *("found", "one", "known", "number", "numbers", "each", "both", "place", "places"),
-        *("twin", "twins", "turn", "turned", "waves", "bank", "word", "words"),
+        *("twin", "twins", "turn", "turned", "waves", "bank", "word"),
         *("complaints", "opens", "pays", "worth", "unfit"),
     }
 )
@@ -23,7 +23,7 @@ FRAGMENTS = frozenset(
         *("So", "That", "Then", "This", "Those", "With"),
     }
 )
-ERRORS = frozenset({"ValueError", "TypeError", "ExportError"})
+ERRORS = frozenset({"ValueError", "TypeError"})
 
 
 def defined_names(source: Source) -> Iterator[tuple[str, int]]:
@@ -57,11 +57,20 @@ def fragments(source: Source) -> Iterator[str]:
 
 
 def refusals(source: Source) -> Iterator[tuple[int, str]]:
-    """(line, text) of the errors that concern an argument, a setting or a file."""
+    """(line, text) of the errors that concern an argument or a setting: they say what must hold."""
     for node in source.nodes:
         error = node.exc if isinstance(node, ast.Raise) else None
         if isinstance(error, ast.Call) and ast.unparse(error.func) in ERRORS:
-            yield error.lineno, ast.unparse(error)
+            text = ast.unparse(error)
+            if re.search(r"\bmust\b|`", text):
+                yield error.lineno, text
+
+
+def methods_of(sources: list[Source], classes: frozenset[str]) -> frozenset[str]:
+    """The methods that some classes define: what overrides them need not describe them again."""
+    nodes = (node for source in sources for node in source.nodes)
+    bodies = [n.body for n in nodes if isinstance(n, ast.ClassDef) and n.name in classes]
+    return frozenset(x.name for body in bodies for x in body if isinstance(x, ast.FunctionDef))
 
 
 def public_functions(source: Source, names: frozenset[str]) -> Iterator[tuple[str, ast.AST]]:

@@ -73,7 +73,11 @@ class Method:
         return PolynomialDecay(0.0, 0.5 if target is None else target)
 
     def state(self, specs: Mapping[str, WeightSpec]) -> dict[str, Any]:
-        """Initial values of what the method keeps per layer and saves: numbers, or arrays."""
+        """Initial values of what the method keeps per layer and saves: numbers, or arrays.
+
+        Args:
+            specs: the layer's weights by name.
+        """
         return {}
 
     def update(
@@ -118,13 +122,16 @@ class Scored(Method):
         raise NotImplementedError(f"{type(self).__name__} must define `score`.")
 
     def scores(self, layer: LayerTensors) -> dict[str, Tensor]:
-        """The score of each weight of a layer, for methods that look at more than one tensor."""
+        """The score of each weight of `layer`, for methods that look at more than one tensor."""
         return {name: self.score(layer.masked[name], spec) for name, spec in layer.specs.items()}
 
     def update(
         self, layers: Sequence[LayerTensors], sparsities: Sequence[Tensor], due: Sequence[Tensor]
     ) -> list[Update]:
-        """The largest scores of each weight, or of all layers where the target is global."""
+        """The largest scores of each weight, or of all layers where the target is global.
+
+        Args: those of `Method.update`.
+        """
         if self.target.scope == "global":
             scores = [self.scores(layer) for layer in layers]
             return ranked_together(layers, scores, sparsities[0], due)

@@ -121,7 +121,7 @@ class PruningSchedule(_Base):
         return None
 
     def progress(self, step: int) -> float:
-        """0 at `begin_step`, 1 at `end_step`."""
+        """The share of the schedule that is over at `step`: 0 at `begin_step`, 1 at `end_step`."""
         begin, end = self.begin_step or 0, self.end_step or 0
         return min(max((step - begin) / max(end - begin, 1), 0.0), 1.0) if end > begin else 1.0
 
@@ -230,7 +230,7 @@ class TargetedSchedule(PruningSchedule):
         super().__post_init__()
 
     def curve(self, target: float) -> Ramp:
-        """The sparsity over the schedule's progress, from 0 to `target`."""
+        """The sparsity over the schedule's progress, from 0 to `target`, in [0, 1)."""
         return Ramp(0.0, target)
 
     def sparsity(self, step: int) -> float:

@@ -18,8 +18,8 @@ from export.test_delegate import (
 )
 from export.test_smallest import zeros
 
-from tfprune.export.verify import delegate
 from tfprune.export.flatbuffer.file import FlatFile
+from tfprune.export.verify import delegate
 from tfprune.export.verify.runtime import Runner
 
 L = keras.layers

@@ -83,7 +83,7 @@ class ConvSpec:
 
     @classmethod
     def from_fields(cls, fields: Sequence[int]) -> ConvSpec:
-        """The inverse of `numbers`."""
+        """The convolution of `fields`, in the order of the method of that name."""
         return cls(
             in_channels=fields[0],
             out_channels=fields[1],
@@ -102,7 +102,7 @@ class ConvSpec:
         return self.in_channels // self.groups * self.kernel_size[0] * self.kernel_size[1]
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the output of an image of that size; 0 where it is smaller than the kernel."""
+        """Size of the output of an image of `height`, `width`; 0 where it is below the kernel."""
         sizes = []
         for axis, size in enumerate((height, width)):
             padded = size + self.padding[2 * axis] + self.padding[2 * axis + 1]
@@ -132,7 +132,12 @@ class SparseWeights:
 
     @classmethod
     def from_dense(cls, weights: np.ndarray, spec: ConvSpec, bias: Any = None) -> SparseWeights:
-        """Take weights [kernel_h, kernel_w, in_channels / groups, out_channels] in `spec.basis`.
+        """Take dense weights, whose zeros are left out.
+
+        Args:
+            weights: [kernel_h, kernel_w, in_channels / groups, out_channels] in `spec.basis`.
+            spec: the convolution.
+            bias: [out_channels]; None: zeros.
 
         Raises:
             ValueError: if shapes do not fit.
@@ -193,7 +198,7 @@ class SparseWeights:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> SparseWeights:
-        """The inverse of `to_bytes`.
+        """The weights in `data`, the bytes that `to_bytes` gave.
 
         Raises:
             ValueError: if the bytes are damaged or made by another version.

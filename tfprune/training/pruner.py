@@ -259,7 +259,7 @@ class Pruner:
         return gradient.signals_of(self.states, gradients, variables)
 
     def after_step(self, signals: Signals) -> None:
-        """Let methods change their latent weights by what `measure` or `gradients` gave."""
+        """Let methods change their latent weights by `signals`, from `measure` or `gradients`."""
         stepped = True if self.optimizer is None else _keras.has_stepped(self.optimizer)
         hand_on(self.states, signals, self._steps_so_far(), stepped)
 

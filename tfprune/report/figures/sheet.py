@@ -162,7 +162,7 @@ def short(name: str, most: int) -> str:
 
 
 def first(pictures: Mapping[str, Any], most: int) -> dict[str, Any]:
-    """So many of the layers, at most."""
+    """The first layers, at most so many."""
     return dict(list(pictures.items())[:most])
 
 
