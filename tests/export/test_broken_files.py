@@ -2,7 +2,6 @@
 
 import os
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from tfprune.export import export_tflite
 from tfprune.export.inspect import profile
-from tfprune.export.inspect.describe import describe, table
+from tfprune.export.inspect.describe import _CONTENTS, describe, table
 from tfprune.export.verify import child
 
 GIB = 1 << 30
@@ -147,7 +146,7 @@ def test_what_the_process_prints_is_limited(place, tmp_path):
 def test_the_process_is_bare_and_leaves_nothing(place, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     place.write_bytes(b"x")
-    scripts = [Path(child.__file__).with_name(f"{name}.py") for name in ("contents", "latency")]
+    scripts = (_CONTENTS, profile._LATENCY, profile._PROFILER)
     text = f"[runpy.run_path(s) for s in {list(map(str, scripts))}]; return list(sys.modules)"
     loaded = child.ask(job(tmp_path, text), place, seconds=60, memory=4 * GIB)
     assert "numpy" in loaded and not {"tfprune", "tensorflow", "keras"} & set(loaded)

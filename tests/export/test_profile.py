@@ -177,7 +177,7 @@ def test_whole_numbers_as_inputs(tmp_path):
 def test_without_a_profiler_the_note_says_so(job, message, dense, tmp_path, monkeypatch):
     script = tmp_path / "job.py"
     script.write_text(f"def main(*_):\n    {job}\n")
-    monkeypatch.setattr(litert_profiler, "__file__", str(script))
+    monkeypatch.setattr(profile, "_PROFILER", script)
     found = profile.bench_tflite(Path(dense.path), threads=(1,), rounds=3, seconds=5)
     (run,) = found["runs"]
     assert run["ms"] > 0

@@ -14,7 +14,7 @@ from native.convs import close, draw_weights, slow
 
 import tfprune
 from tfprune.maths import sparse_weights
-from tfprune.ops import ConvSpec, conv, library
+from tfprune.ops import ConvSpec, conv, library, reference_conv2d
 
 pytestmark = pytest.mark.skipif(not library.available(), reason="built without native kernels")
 SPEC = ConvSpec(6, 5, padding=(1, 1, 1, 1), basis="dct", activation="relu")
@@ -144,7 +144,7 @@ def test_gradients_through_packed_weights_that_change(storage):
         x = tf.constant(X)
         with tf.GradientTape() as tape:
             tape.watch(x)
-            loss = tf.reduce_sum(tf.sin(conv.reference_conv2d(x, kept)))
+            loss = tf.reduce_sum(tf.sin(reference_conv2d(x, kept)))
         close(slope(X), tape.gradient(loss, x))
 
 
@@ -163,7 +163,7 @@ def test_gradients_through_constants_of_any_length(storage):
         x = tf.constant(X)
         with tf.GradientTape() as tape:
             tape.watch(x)
-            loss = tf.reduce_sum(conv.reference_conv2d(x, weights))
+            loss = tf.reduce_sum(reference_conv2d(x, weights))
         close(slope(X), tape.gradient(loss, x))
 
 
@@ -259,10 +259,10 @@ import warnings
 warnings.simplefilter("error", UserWarning)
 import numpy as np, tfprune.ops as ops
 spec = ops.ConvSpec(3, 4, basis="dct")
-weights = sparse_weights.SparseWeights.from_dense(np.ones((3, 3, 3, 4)), spec)
+weights = ops.SparseWeights.from_dense(np.ones((3, 3, 3, 4)), spec)
 data = np.frombuffer(weights.to_bytes(), np.uint8)
-y = conv.packed_conv2d(np.ones((1, 4, 4, 3), "float32"), data, spec)
-print(library.available(), ops.kernels(), float(y[0, 0, 0, 0]))
+y = ops.packed_conv2d(np.ones((1, 4, 4, 3), "float32"), data, spec)
+print(ops.available(), ops.kernels(), float(y[0, 0, 0, 0]))
 """
     off = run_python(program, TFPRUNE_DISABLE_NATIVE="1")
     assert off.returncode == 0 and off.stdout.startswith("False []"), off.stderr[-2000:]

@@ -16,7 +16,9 @@ def check_out(path: Path, suffixes: tuple[str, ...]) -> None:
     if path.suffix.lower() not in suffixes:
         raise ValueError(f"The path must end in {' or '.join(suffixes)}. Received: '{path}'.")
     if not path.parent.is_dir():
-        raise ValueError(f"The folder must exist; create it first. Received: '{path}'.")
+        raise ValueError(
+            f"The folder of the path does not exist; create it first. Received: '{path}'."
+        )
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise ValueError(f"The path must be a file that can be written. Received: '{path}'.")
 

@@ -135,10 +135,7 @@ def _report(options: argparse.Namespace) -> tuple[str, Any]:
 def _report_tflite(options: argparse.Namespace) -> tuple[str, Any]:
     for name in ("html", "plot", "before", "input_shape"):
         if getattr(options, name) is not None:
-            raise ValueError(
-                f"--{name.replace('_', '-')} is for `.keras` files only. "
-                f"Received: '{options.model}'."
-            )
+            raise ValueError(f"--{name.replace('_', '-')} is for `.keras` files only.")
     from tfprune.export.inspect import describe
 
     description = describe.describe(options.model)

@@ -126,8 +126,7 @@ def check_fit(model: keras.Model, data: Data) -> None:
         expected is not None and not _fits(x.shape[1:], tuple(expected)[1:])
     ):
         raise ValueError(
-            f"The data must fit the model's inputs {expected}. Received: '{data.name}' with "
-            f"{(None, *x.shape[1:])}."
+            f"The model takes inputs {expected}; the data '{data.name}' has {(None, *x.shape[1:])}."
         )
     if y.dtype.kind == "f":
         return

@@ -33,7 +33,7 @@ def mobile_sparse(view: View, storage: Storage, calibration: list[Sample]) -> Bu
     if violations:
         raise ExportError(
             "This model does not run in XNNPACK's sparse mode from its entry to its global average "
-            f"pooling. {listed(violations)}. Change that, or use "
+            f"pooling. Received: {listed(violations)}. Change that, or use "
             "target='smallest' or 'dense'."
         )
     return Built(data, rewritten.layers)

@@ -208,7 +208,7 @@ def mobile_blocks(view: View, storage: Storage, calibration: list[Sample]) -> Bu
     if not any(layer.form == "blocks" for layer in layers):
         reasons = [f"'{layer.name}': {layer.note}" for layer in layers]
         raise ExportError(
-            "A layer of this model must get faster as 1x4 blocks of weights along its inputs. "
+            "No layer of this model gets faster as 1x4 blocks of weights along its inputs. "
             f"Received: {listed(reasons)}. Prune with FrequencyDomain(granularity='input4'), or "
             "use another target."
         )

@@ -72,7 +72,7 @@ class Runner:
         except (ValueError, RuntimeError) as error:
             raise ValueError(
                 f"This is not a .tflite file that LiteRT can run ({self._size} bytes), or its "
-                f"inputs have sizes that it can't take: {error}"
+                f"inputs have sizes that it can't take. Received: {error}"
             ) from error
 
     def _signature(self) -> tuple[dict[str, Any], dict[str, Any]]:
