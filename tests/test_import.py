@@ -174,6 +174,8 @@ def test_type_checkers_see_what_python_sees(module):
     tree = ast.parse(Path(module.__file__).read_text())
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     seen = {alias.name: node.module for node in block.body for alias in node.names}
+    if "*" in seen:
+        seen |= dict.fromkeys(tfprune.methods.__all__, seen.pop("*"))
     homes = {
         name: home if module is tfprune else f"tfprune.export.{home}"
         for name, home in module._HOMES.items()

@@ -28,7 +28,7 @@ class Conv(ctypes.Structure):
     _fields_ = (("sizes", i64 * 13), ("kinds", i32 * 2))
 
     def __init__(self, spec):
-        numbers = spec.numbers()
+        numbers = spec.fields()
         super().__init__((i64 * 13)(*numbers[:13]), (i32 * 2)(*numbers[13:]))
 
 

@@ -206,7 +206,7 @@ class SparseWeights:
         start = ARRAYS_AT
         if len(data) < start or data[:8] != _MAGIC:
             raise ValueError(
-                f"Packed weights must begin with {_MAGIC!r}. Received: {bytes(data[:8])!r}, "
+                f"The packed weights must begin with {_MAGIC!r}. Received: {bytes(data[:8])!r}, "
                 f"{len(data)} bytes."
             )
         _, version, kind, key = _HEAD.unpack_from(data)
@@ -216,7 +216,7 @@ class SparseWeights:
             )
         if hashlib.blake2b(bytes([kind]) + data[_HEAD.size :], digest_size=16).digest() != key:
             raise ValueError(
-                "Packed weights must agree with the hash in them; these are damaged. Received: "
+                "The packed weights must agree with the hash in them; these are damaged. Received: "
                 f"{len(data)} bytes."
             )
         spec = ConvSpec.from_fields(_CONV.unpack_from(data, CONV_AT))

@@ -164,7 +164,7 @@ def _coefficients(fusion: Fusion, kernel: np.ndarray, bias: np.ndarray) -> Spars
         return None
     if fusion.layer.data_format != "channels_last":
         return None
-    weights = sparsest(spec, kernel, bias)
+    weights = sparsest(spec, kernel, bias, fusion.coefficients())
     return weights if weights.spec.basis == "dct" else None
 
 
