@@ -304,7 +304,7 @@ class Rows:
 LOAD = """
 import sys
 from pathlib import Path
-from tfprune.export.runtime import Runner
+from tfprune.export.verify.runtime import Runner
 import numpy as np
 for path in sys.argv[1:]:
     try:
