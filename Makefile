@@ -26,10 +26,10 @@ demo: $(DEMO)/installed
 	$(DEMO)/bin/tfprune demo --out build/demo
 
 test: lint
-	$(TEST)/bin/python -m pytest -q -n 2 -m "not slow"
+	$(TEST)/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
 test-all: lint
-	$(TEST)/bin/python -m pytest -q -n 2
+	$(TEST)/bin/python -m pytest -q -n 2 --dist worksteal
 
 lint: $(TEST)/installed
 	$(TEST)/bin/ruff check .

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -12,6 +14,9 @@ from sparse_nets import inputs_of, weights_are_what_kernels_take, zeros
 import tfprune
 from tfprune.export import ExportError, export_tflite, predict_tflite
 from tfprune.export.flatbuffer.file import FlatFile
+from tfprune.export.storage import STORAGES
+from tfprune.export.targets import dense
+from tfprune.export.view import view_of
 from tfprune.maths.transforms import dct_matrix
 
 L = keras.layers
@@ -54,18 +59,24 @@ def wide():
 NETS = {"lenet": lenet, "residual": residual, "wide": wide}
 
 
+@functools.cache
+def sparse_net(name):
+    """A net with zeros, samples of its inputs, its outputs, and the size of its dense file."""
+    model = zeros(NETS[name](), density=0.02 if name == "wide" else 0.1)
+    x = inputs_of(model)
+    size = len(dense.dense(view_of(model), STORAGES["float32"], []).data)
+    return model, x, model.predict(x, verbose=0), size
+
+
 @pytest.mark.parametrize("storage", LIMITS)
 @pytest.mark.parametrize("name", NETS)
 def test_files_are_right_and_small(name, storage, tmp_path):
-    model = zeros(NETS[name](), density=0.02 if name == "wide" else 0.1)
-    x = inputs_of(model)
-    dense = export_tflite(model, tmp_path / "d.tflite", samples=x)
+    model, x, wanted, dense_bytes = sparse_net(name)
     found = export_tflite(model, tmp_path / "s.tflite", "smallest", storage, samples=x)
-    wanted = model.predict(x, verbose=0)
     got = predict_tflite(found.path, x)
     assert np.abs(got - wanted).max() <= LIMITS[storage] * np.abs(wanted).max()
     least = {"float32": 2.2, "float16": 3.3, "int8": 4.2}[storage]
-    assert dense.bytes > least * found.bytes, str(found)
+    assert dense_bytes > least * found.bytes, str(found)
     weights_are_what_kernels_take((tmp_path / "s.tflite").read_bytes())
 
 
@@ -327,7 +338,7 @@ def exported_share(examples, folder):
 
 
 def test_drawn_graphs(tmp_path):
-    assert exported_share(4, tmp_path) >= 0.75
+    assert exported_share(3, tmp_path) >= 0.75
 
 
 @pytest.mark.slow
