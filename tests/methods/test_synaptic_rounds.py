@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfprune
 
@@ -57,3 +58,17 @@ def test_the_penalty_ends_with_the_update_at_the_last_step() -> None:
         pruner.update()
         penalties.append(sum(float(loss) for loss in model.losses))
     assert penalties == pytest.approx([whole] * 4 + [0.0] * 2)
+
+
+def test_a_direction_of_zeros_has_finite_gradients() -> None:
+    model = pruned_net(lam=0.0)
+    direction = model.get_layer("a").trainable_variables[0]
+    values = to_numpy(direction).copy()
+    values[:, :, 1, 2] = 0
+    direction.assign(values)
+    x = np.random.default_rng(0).normal(size=(4, 6, 6, 4)).astype("float32")
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model(x))
+    assert np.isfinite(float(loss))
+    gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
