@@ -28,8 +28,8 @@ def draw_connections(figure: Any, report: Findings) -> None:
     more = sheet.of(len(shown), len(report.connections))
     sheet.heading(figure, 0.35, f"{report.name}: connections between channels{more}")
     before = words_before(report.connections)
-    text = f"strengths, pale: before ({before}), full: after; right: inputs down, outputs across"
-    sheet.note(figure, 0.62, text)
+    text = f"strengths, pale: before ({before}), full: after\nright: inputs down, outputs across"
+    sheet.note(figure, 0.66, text)
     for place, (name, picture) in enumerate(shown.items()):
         _row(figure, TOP + place * ROW, name, picture)
 
