@@ -8,14 +8,17 @@ SOURCES := $(shell find tfprune custom_ops -type f -not -name '*.py[co]' -not -n
 NATIVE := $(shell find custom_ops -type f)
 
 SECONDS ?= 600
+COUNT ?= 20
+SEED ?= 0
 
-.PHONY: help demo test test-all lint format fuzz clean
+.PHONY: help demo test test-all lint format fuzz mutants clean
 
 help:
 	@echo "make demo      prune, export and report LeNet on handwritten digits, into build/demo"
 	@echo "make test      lint, type check and test; make test-all: the slow tests too"
 	@echo "make lint      ruff and mypy; make format: put the code into shape"
 	@echo "make fuzz      bad input for the native kernels, SECONDS=600 of it, under sanitizers"
+	@echo "make mutants   small changes to the package that the tests must notice: COUNT=20 SEED=0"
 	@echo "make clean     remove environments and everything that was built"
 	@echo "Another Python: make PYTHON=python3.12 test"
 
@@ -23,10 +26,10 @@ demo: $(DEMO)/installed
 	$(DEMO)/bin/tfprune demo --out build/demo
 
 test: lint
-	$(TEST)/bin/python -m pytest -q -n 2 -m "not slow"
+	$(TEST)/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
 test-all: lint
-	$(TEST)/bin/python -m pytest -q -n 2
+	$(TEST)/bin/python -m pytest -q -n 2 --dist worksteal
 
 lint: $(TEST)/installed
 	$(TEST)/bin/ruff check .
@@ -40,6 +43,10 @@ format: $(TEST)/installed
 # Every file with the flags that setup.py gives it, and sanitizers.
 fuzz:
 	$(PYTHON) custom_ops/tests/fuzz.py $(SECONDS)
+
+# In a copy of the tree; minutes each.
+mutants: $(TEST)/installed
+	$(TEST)/bin/python tools/mutants.py --count $(COUNT) --seed $(SEED)
 
 # Pip reinstalls a folder even at the same version; what earlier builds left in build/ must not get in.
 $(DEMO)/installed: $(DEMO)/bin/python setup.py setup.cfg $(SOURCES)

@@ -25,9 +25,13 @@ hypothesis.settings.load_profile("tfprune")
 
 
 def pytest_collection_finish() -> None:
-    """Leave what is imported by now out of collections, of which every conversion asks for one."""
+    """Leave what is imported by now out of collections, of which every conversion asks for one.
+
+    And collect less often: tracing makes many objects that live on.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
 
 
 @pytest.fixture(autouse=True)

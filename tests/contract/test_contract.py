@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -32,26 +33,35 @@ POLICIES = ("float32", "mixed_float16")
 
 
 def cases() -> Iterator[Any]:
-    """(method, kind, policy): what takes long, and what finds little, is marked slow.
+    """(method, kind, policy): what takes long, and what repeats, is marked slow.
 
-    Every method runs on every kind in float32, and on a few kinds in mixed precision. Methods
-    that exist for these tests run on typical kinds in float32, those with hooks on three of them,
-    structures on one.
+    Quick in float32: every method on typical kinds, and every kind with the baseline and with one
+    more method, in turn. In mixed precision: every method on one of a few kinds, in turn. Methods
+    that exist for these tests run on those few kinds, structures on one. Those with hooks of
+    training run on three kinds, in float32 alone.
     """
-    settings: list[tuple[str, Any, bool]] = [
-        (cls.__name__, cls, cls.__module__.startswith("tfprune")) for cls in TESTED
-    ]
-    structures = [lambda method=method: method for method in STRUCTURED]
-    for method, build in zip(STRUCTURED, structures, strict=True):
-        settings.append((f"{type(method).__name__}-{method.granularity}", build, False))
-    for (name, build, default), kind, policy in itertools.product(settings, KINDS, POLICIES):
-        typical = FEW if policy != "float32" else TYPICAL
-        typical = ("Conv2DGroups",) if build in structures else typical
-        hooked = getattr(build, "__module__", "") == contract.hooks.__name__
-        typical = HOOKED if hooked and policy == "float32" else typical
-        quick = (kind in typical) + default + (policy == "float32") >= 2
-        marks = () if quick else (pytest.mark.slow,)
-        yield pytest.param(build, kind, policy, id=f"{policy}-{name}-{kind}", marks=marks)
+    own = [cls for cls in TESTED if cls.__module__.startswith("tfprune")]
+    others = [cls for cls in own if cls is not tfprune.Magnitude]
+    hooked = [cls for cls in TESTED if cls.__module__ == contract.hooks.__name__]
+    for cls, kind in itertools.product(hooked, HOOKED):
+        yield case(cls.__name__, cls, kind, "float32", True)
+    for i, cls in enumerate(cls for cls in TESTED if cls not in hooked):
+        for j, kind in enumerate(KINDS):
+            in_turn = cls in (tfprune.Magnitude, others[j % len(others)])
+            quick = in_turn or kind in (TYPICAL if cls in own else FEW)
+            yield case(cls.__name__, cls, kind, "float32", quick)
+            yield case(cls.__name__, cls, kind, "mixed_float16", kind == FEW[i % len(FEW)])
+    for method in STRUCTURED:
+        name = f"{type(method).__name__}-{method.granularity}"
+        for kind, policy in itertools.product(KINDS, POLICIES):
+            quick = kind == "Conv2DGroups" and policy == "float32"
+            yield case(name, lambda method=method: method, kind, policy, quick)
+
+
+def case(name: str, build: Any, kind: str, policy: str, quick: bool) -> Any:
+    """The parameters of one law."""
+    marks = () if quick else (pytest.mark.slow,)
+    return pytest.param(build, kind, policy, id=f"{policy}-{name}-{kind}", marks=marks)
 
 
 @pytest.fixture
@@ -99,6 +109,16 @@ def step_of(model: keras.Model, x: Any, y: Any, compiled: bool = True) -> Any:
         return loss
 
     return tf.function(step) if compiled else step, optimizer, traces
+
+
+@contextlib.contextmanager
+def eager() -> Iterator[None]:
+    """Inside, nothing is traced, which for a single call takes longer than the call."""
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
 
 
 def train(model: keras.Model, x: Any, y: Any, steps: int = 3) -> Pruner:
@@ -176,7 +196,8 @@ def _reload_goes_on(pruned: Any, x: Any, y: Any, tmp_path: Any) -> None:
     np.testing.assert_array_equal(again(x), pruned(x))
     for one in (pruned, again):
         step, optimizer, _ = step_of(one, x, y, compiled=False)
-        tfprune.Pruner(one, total_steps=10, optimizer=optimizer, calibration_data=x).update()
+        with eager():
+            tfprune.Pruner(one, total_steps=10, optimizer=optimizer, calibration_data=x).update()
         step()
     _assert_same_variables(pruned, again)
 

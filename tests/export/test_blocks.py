@@ -101,3 +101,24 @@ def test_what_a_net_learns_in_fours_becomes_blocks(tmp_path):
 def test_cost_falls_with_density_and_width():
     assert cost(0.1, 64, 9) > cost(0.05, 64, 9) > cost(0.05, 128, 9)
     assert cost(0.1, 256, 9) < 0.5 and cost(0.5, 256, 9) > 0.9
+
+
+def test_stored_bytes_are_those_of_the_blocks(tmp_path):
+    inputs = keras.Input((6, 6, 16))
+    model = keras.Model(inputs, L.Conv2D(64, 1, name="a")(inputs))
+    rng = np.random.default_rng(0)
+    kept = rng.random((64, 4)) < 0.2
+    blocks = rng.normal(size=(64, 4, 4)) * kept[..., None]
+    model.layers[1].kernel.assign(blocks.reshape(64, 16).T[None, None])
+    export_tflite(model, tmp_path / "b.tflite", target="mobile-sparse-block")
+    form = export_tflite(model, tmp_path / "b.tflite", target="mobile-sparse-block").layers[0]
+    assert form.dense_bytes == 16 * 64 * 4
+    assert form.density == kept.mean()
+    # four float32 and an index of two bytes a block; four bytes an output for where its blocks end
+    assert form.stored_bytes == kept.sum() * (4 * 4 + 2) + 4 * 64
+    file, graph, _ = ops_of(tmp_path / "b.tflite")
+    (tensor,) = [tensor for tensor in graph.tensors if tensor.sparsity is not None]
+    last = tensor.sparsity.dimMetadata[1]
+    values = len(file.model.buffers[tensor.buffer].data)
+    assert values == kept.sum() * 16 < form.stored_bytes
+    assert len(last.arrayIndices.values) == kept.sum() and len(last.arraySegments.values) == 65

@@ -10,9 +10,12 @@ import tensorflow as tf
 from tfprune.export import Verification, export_tflite, predict_tflite
 
 
-@pytest.fixture
-def file(dense_model, tmp_path):
-    return export_tflite(dense_model, tmp_path / "m.tflite").path
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A file that tests only read."""
+    layers = [keras.Input((6,)), keras.layers.Dense(48, "relu"), keras.layers.Dense(3)]
+    model = keras.Sequential(layers)
+    return export_tflite(model, tmp_path_factory.mktemp("predict") / "m.tflite").path
 
 
 def with_batch(model, batch, place):
@@ -110,3 +113,13 @@ def test_size_that_the_file_cannot_take(tmp_path):
     place = export_tflite(keras.Sequential(layers), tmp_path / "open.tflite").path
     with pytest.raises(ValueError, match="sizes that it can't take"):
         predict_tflite(place, np.zeros((1, 2, 2), "f"))
+
+
+@pytest.mark.parametrize("axis", [0, (0, 1)])
+def test_outputs_that_are_not_one_per_sample_are_refused(axis, tmp_path):
+    keep = axis == 0  # [1, 6] for any batch; else a scalar
+    path = with_batch(
+        lambda x: tf.reduce_sum(x, axis, keepdims=keep), batch=2, place=tmp_path / "b.tflite"
+    )
+    with pytest.raises(ValueError, match=r"must have one entry per sample.* for a batch of 2"):
+        predict_tflite(path, np.ones((4, 6), "float32"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -12,6 +14,9 @@ from sparse_nets import inputs_of, weights_are_what_kernels_take, zeros
 import tfprune
 from tfprune.export import ExportError, Verification, export_tflite, predict_tflite
 from tfprune.export.flatbuffer.file import FlatFile
+from tfprune.export.storage import STORAGES
+from tfprune.export.targets import dense
+from tfprune.export.view import view_of
 from tfprune.maths.dct import dct_matrix
 
 L = keras.layers
@@ -54,12 +59,19 @@ def wide():
 NETS = {"lenet": lenet, "residual": residual, "wide": wide}
 
 
+@functools.cache
+def sparse_net(name):
+    """A net with zeros, samples of its inputs, its outputs, and the size of its dense file."""
+    model = zeros(NETS[name](), density=0.02 if name == "wide" else 0.1)
+    x = inputs_of(model)
+    size = len(dense.dense(view_of(model), STORAGES["float32"], []).data)
+    return model, x, model.predict(x, verbose=0), size
+
+
 @pytest.mark.parametrize("storage", LIMITS)
 @pytest.mark.parametrize("name", NETS)
 def test_files_are_right_and_small(name, storage, tmp_path):
-    model = zeros(NETS[name](), density=0.02 if name == "wide" else 0.1)
-    x = inputs_of(model)
-    dense = export_tflite(model, tmp_path / "d.tflite", verification=Verification(samples=x))
+    model, x, wanted, dense_bytes = sparse_net(name)
     found = export_tflite(
         model,
         tmp_path / "s.tflite",
@@ -67,11 +79,10 @@ def test_files_are_right_and_small(name, storage, tmp_path):
         storage=storage,
         verification=Verification(samples=x),
     )
-    wanted = model.predict(x, verbose=0)
     got = predict_tflite(found.path, x)
     assert np.abs(got - wanted).max() <= LIMITS[storage] * np.abs(wanted).max()
     least = {"float32": 2.2, "float16": 3.3, "int8": 4.2}[storage]
-    assert dense.bytes > least * found.bytes, str(found)
+    assert dense_bytes > least * found.bytes, str(found)
     weights_are_what_kernels_take((tmp_path / "s.tflite").read_bytes())
 
 
@@ -321,25 +332,41 @@ def graphs(draw):
     return zeros(model, density, dct=draw(st.booleans()), seed=draw(st.integers(0, 99)))
 
 
-def exported_or_refused(model, folder):
-    for storage in LIMITS:
-        try:
-            found = export_tflite(model, folder / "s.tflite", target="smallest", storage=storage)
-        except ExportError as error:
-            assert "XNNPACK's sparse mode" in str(error)
-            continue
-        weights_are_what_kernels_take((folder / "s.tflite").read_bytes())
-        assert found.bytes > 0
+def exported_share(examples, folder):
+    """The share of files that are written of drawn graphs; their outputs are held against Keras."""
+    written = []
+
+    @settings(max_examples=examples, phases=[Phase.generate])
+    @given(model=graphs())
+    def check(model):
+        x = inputs_of(model, 6)
+        wanted = keras.ops.convert_to_numpy(model(x))
+        for storage in LIMITS:
+            try:
+                found = export_tflite(
+                    model,
+                    folder / "s.tflite",
+                    target="smallest",
+                    storage=storage,
+                    verification=Verification(samples=x),
+                )
+            except ExportError as error:
+                assert "XNNPACK's sparse mode" in str(error)
+                written.append(False)
+                continue
+            error = np.abs(predict_tflite(found.path, x) - wanted).max()
+            assert error <= LIMITS[storage] * np.abs(wanted).max()
+            weights_are_what_kernels_take((folder / "s.tflite").read_bytes())
+            written.append(True)
+
+    check()
+    return np.mean(written)
 
 
-@settings(max_examples=4, phases=[Phase.generate])
-@given(model=graphs())
-def test_drawn_graphs(model, tmp_path_factory):
-    exported_or_refused(model, tmp_path_factory.mktemp("graph"))
+def test_drawn_graphs(tmp_path):
+    assert exported_share(3, tmp_path) >= 0.75
 
 
 @pytest.mark.slow
-@settings(max_examples=200, phases=[Phase.generate])
-@given(model=graphs())
-def test_two_hundred_drawn_graphs(model, tmp_path_factory):
-    exported_or_refused(model, tmp_path_factory.mktemp("graph"))
+def test_two_hundred_drawn_graphs(tmp_path):
+    assert exported_share(200, tmp_path) >= 0.75

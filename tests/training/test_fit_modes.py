@@ -100,7 +100,7 @@ def two_devices():
 
 
 @pytest.mark.parametrize("prune_inside", [True, False])
-@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("eager", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_devices(prune_inside, eager):
     strategy = two_devices()
     with strategy.scope():

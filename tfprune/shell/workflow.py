@@ -112,8 +112,9 @@ def compile_for(model: keras.Model, data: Data, rate: Any) -> None:
     if data.train[1].dtype.kind == "f":
         model.compile(keras.optimizers.Adam(rate), "mse")
         return
-    activation = getattr(model.layers[-1], "activation", None)
-    normed = activation in (keras.activations.softmax,)
+    last = model.layers[-1]
+    activation = getattr(last, "activation", None)
+    normed = isinstance(last, keras.layers.Softmax) or activation is keras.activations.softmax
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not normed)
     model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
 
