@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
@@ -21,20 +20,7 @@ import keras
 
 from tfprune.graph import _keras
 from tfprune.graph.layers import own_variables
-
-Shape = tuple[Any, ...]
-Uses = Fraction | None
-
-_CONVS = tuple(
-    getattr(keras.layers, f"{kind}Conv{rank}D")
-    for kind, ranks in {"": (1, 2, 3), "Depthwise": (1, 2), "Separable": (1, 2)}.items()
-    for rank in ranks
-)
-_TRANSPOSED = tuple(getattr(keras.layers, f"Conv{rank}DTranspose") for rank in (1, 2, 3))
-_CELLS = (keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell)
-_REVERSIBLE = getattr(keras.layers, "ReversibleEmbedding", ())
-_FREE = (keras.layers.Embedding, keras.layers.PReLU)
-_ELEMENTWISE = ("gamma", "beta", "scale", "bias")
+from tfprune.graph.uses import CELLS, Shape, Uses, uses_per_call
 
 
 class Uncountable(ValueError):
@@ -170,7 +156,7 @@ class _Recorder:
                 with self._loop(body, inputs) if body is not None else contextlib.nullcontext():
                     outputs = call(*args, **kwargs)
                 if own_variables(layer) or hasattr(type(layer), "uses_per_call"):
-                    uses = _uses(layer, inputs, _shape((outputs,), {}), kwargs)
+                    uses = uses_per_call(layer, inputs, _shape((outputs,), {}), kwargs)
                     self.frames[-1].add(id(layer), uses)
             return outputs
 
@@ -187,7 +173,7 @@ class _Recorder:
             self.frames.pop()
         if not frame.traced:  # a fused recurrent kernel reads the cell's weights without calling it
             with frame.calling(body):
-                frame.add(id(body), Fraction(shape[0]) if isinstance(body, _CELLS) else None)
+                frame.add(id(body), Fraction(shape[0]) if isinstance(body, CELLS) else None)
         for layer_id, uses in frame.uses.items():
             scaled = None if uses is None else uses * Fraction(shape[1], frame.traced)
             self.frames[-1].add(layer_id, scaled)
@@ -221,46 +207,3 @@ def _shape(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Shape:
     """Shape of the first tensor among the arguments."""
     tensors = [x for x in keras.tree.flatten((args, kwargs)) if hasattr(x, "shape")]
     return tuple(tensors[0].shape) if tensors else ()
-
-
-def _uses(layer: keras.Layer, inputs: Shape, outputs: Shape, kwargs: Mapping[str, Any]) -> Uses:
-    """How often one call multiplies each weight of the layer's kernels; None if not known."""
-    if any(dim is None for dim in (*inputs, *outputs)):
-        return None
-    if hasattr(type(layer), "uses_per_call"):
-        return Fraction(layer.uses_per_call(inputs, outputs))
-    if isinstance(layer, keras.layers.Dense):
-        return _product(inputs[:-1])
-    if isinstance(layer, keras.layers.EinsumDense):
-        return _product(outputs) * _summed(layer, inputs) / math.prod(layer.kernel.shape)
-    if isinstance(layer, _TRANSPOSED):
-        return _positions(layer, inputs)
-    if isinstance(layer, (*_CONVS, _keras.ConvLSTMCell)):
-        return _positions(layer, outputs)
-    if isinstance(layer, _CELLS):
-        return _product(inputs[:-1])
-    if isinstance(layer, _REVERSIBLE) and kwargs.get("reverse"):
-        return _product(inputs[:-1])
-    own = own_variables(layer).items()
-    flat = all(len(variable.shape) < 2 or name in _ELEMENTWISE for name, variable in own)
-    return Fraction(0) if flat or isinstance(layer, _FREE) else None
-
-
-def _positions(layer: keras.Layer, shape: Shape) -> Fraction:
-    """Batch times all spatial positions of a feature map."""
-    channels = 1 if layer.data_format == "channels_first" else len(shape) - 1
-    return _product(dim for axis, dim in enumerate(shape) if axis != channels)
-
-
-def _summed(layer: keras.layers.EinsumDense, inputs: Shape) -> int:
-    """Product of the dimensions that the layer's equation sums over."""
-    terms, output = layer.equation.replace(" ", "").split("->")
-    labels = terms.split(",")[0]
-    before, _, after = labels.partition("...")
-    named = dict(zip(before, inputs, strict=False))
-    named |= dict(zip(reversed(after), reversed(inputs), strict=False))
-    return math.prod(dim for label, dim in named.items() if label not in output)
-
-
-def _product(dims: Any) -> Fraction:
-    return Fraction(math.prod(dims))

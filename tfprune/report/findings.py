@@ -9,7 +9,7 @@ from typing import Any
 from tfprune.report.bands import BandPicture
 from tfprune.report.connections import ConnectionPicture
 from tfprune.report.kernels import Picture
-from tfprune.report.measure import Measurement
+from tfprune.report.measurement import Measurement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Findings:
 
     Attributes:
         name: the model's name.
-        measurement: the numbers (`tfprune.report.measure`).
+        measurement: the numbers (`tfprune.report.measurement`).
         asked: layer -> sparsity that its method or schedule asks of it, where it asks for any.
         left_out: (layer, reason) of each layer that is not pruned; empty if none is pruned.
         pictures: layer -> what the page draws of its main kernel.

@@ -6,7 +6,7 @@ import html
 from collections.abc import Collection, Sequence
 
 from tfprune.report.findings import Findings
-from tfprune.report.measure import LayerMeasure
+from tfprune.report.measurement import LayerMeasure
 
 HEADERS = ("layer", "kind", "shape", "parameters", "nonzero", "density", "asked", "MACs", "kept")
 LEFT = 3  # the first columns are text, the others numerals
