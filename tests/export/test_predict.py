@@ -121,5 +121,5 @@ def test_outputs_that_are_not_one_per_sample_are_refused(axis, tmp_path):
     path = with_batch(
         lambda x: tf.reduce_sum(x, axis, keepdims=keep), batch=2, place=tmp_path / "b.tflite"
     )
-    with pytest.raises(ValueError, match=r"must have one entry per sample.* for a batch of 2"):
+    with pytest.raises(ValueError, match=r"must have a value per sample.* for a batch of 2"):
         predict_tflite(path, np.ones((4, 6), "float32"))

@@ -74,7 +74,7 @@ def _zeros(model: keras.Layer, input_shape: Any) -> tuple[Any, int]:
     flat: list[Shape] = []
     keras.tree.map_shape_structure(flat.append, shapes)
     if any(dim is None for shape in flat for dim in shape[1:]):
-        raise Uncountable(f"the input has unspecs dimensions {flat}; give `input_shape=`")
+        raise Uncountable(f"the input has unknown dimensions {flat}; give `input_shape=`")
     dtypes = [spec.dtype for spec in keras.tree.flatten(specs)] if specs is not None else []
     if len(dtypes) != len(flat):
         dtypes = [keras.config.floatx()] * len(flat)

@@ -160,4 +160,5 @@ class Measurement:
 
 
 def ratio(top: int, bottom: int) -> float | None:
+    """top / bottom; None where it is infinite or undefined."""
     return top / bottom if bottom else None
