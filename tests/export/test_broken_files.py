@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfprune.export import export_tflite
+from tfprune.export.flatbuffer.file import FlatFile
 from tfprune.export.inspect import profile
 from tfprune.export.inspect.describe import describe, table
 from tfprune.export.verify import child
@@ -69,6 +70,24 @@ def survives(data, place, run):
 
 def test_the_whole_file_survives(whole, place):
     assert survives(whole, place, run=True) == ""
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("shape", ["smaller", "larger", "negative"])
+def test_shapes_that_do_not_fit_their_values(shape, sparse, whole, place):
+    file = FlatFile(whole)
+    buffers = file.model.buffers
+    held = [t for t in file.graphs[0].tensors if buffers[t.buffer].data is not None]
+    tensor = next(t for t in held if (t.sparsity is not None) == sparse)
+    size = {"smaller": 0, "larger": int(tensor.shape[0]) + 1, "negative": -1}[shape]
+    tensor.shape = np.array([size, *tensor.shape[1:]], np.int32)
+    place.write_bytes(file.to_bytes())
+    if sparse and shape == "larger":  # it holds some of its values anyway
+        assert describe(place, seconds=20)
+        return
+    reason = "does not fit its" if shape == "smaller" else "broken.tflite': This is not a .tflite"
+    with pytest.raises(ValueError, match=reason):
+        describe(place, seconds=20)
 
 
 @pytest.mark.parametrize("part", [0.0, 0.001, 0.003, 0.05, 0.2, 0.5, 0.8, 0.95, 0.999])
