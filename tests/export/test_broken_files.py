@@ -141,6 +141,10 @@ def test_no_file(tmp_path):
         ("os.kill(os.getpid(), 11)", "by SIGSEGV; it is damaged"),
         ("os._exit(3)", "with status 3"),
         ("print('word', flush=True); os._exit(3)", "with status 3: word"),
+        (
+            "print(*'abcdef', sep=chr(10), flush=True); os._exit(3)",
+            "with status 3: e f$",  # the last lines alone
+        ),
         ("time.sleep(60)", "busy for more than 2 s"),
         ("bytearray(3 << 30)", "asks for more than 1 GiB of memory"),
         ("raise ValueError('no')", "broken.tflite': no"),
