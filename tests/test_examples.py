@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
+import processes
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,8 +17,8 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example(example: Path, tmp_path: Path) -> None:
     assert len(example.read_text().splitlines()) <= 60
-    command = [sys.executable, str(example), "--steps", "60"]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    program = f"import runpy; runpy.run_path({str(example)!r}, run_name='__main__')"
+    run = processes.run(program, "--steps", "60", cwd=tmp_path)
     assert run.returncode == 0, run.stderr[-2000:]
     assert "compression" in run.stdout, run.stdout[-2000:]
 

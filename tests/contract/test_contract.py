@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tracing import eager
 
 import contract.domain
 import contract.hooks
@@ -109,16 +109,6 @@ def step_of(model: keras.Model, x: Any, y: Any, compiled: bool = True) -> Any:
         return loss
 
     return tf.function(step) if compiled else step, optimizer, traces
-
-
-@contextlib.contextmanager
-def eager() -> Iterator[None]:
-    """Inside, nothing is traced, which for a single call takes longer than the call."""
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(False)
 
 
 def train(model: keras.Model, x: Any, y: Any, steps: int = 3) -> Pruner:

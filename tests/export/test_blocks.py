@@ -71,6 +71,15 @@ def test_entries_that_lie_anywhere_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_convolutions_in_groups_stay_dense(tmp_path):
+    inputs = keras.Input((8, 8, 16))
+    x = L.Conv2D(64, 3, padding="same", name="whole")(inputs)
+    model = keras.Model(inputs, L.Conv2D(64, 3, groups=4, name="grouped")(x))
+    found = export_tflite(blocks_of_zeros(model), tmp_path / "b.tflite", "mobile-sparse-block")
+    assert [(one.form, one.note) for one in found.layers][1] == ("dense", "it has groups")
+    assert found.layers[0].form == "blocks"
+
+
 def test_dead_layers_keep_one_block(tmp_path):
     inputs = keras.Input((8, 8, 16))
     model = keras.Model(inputs, L.Conv2D(64, 3, padding="same")(inputs))

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfprune.export import export_tflite
+from tfprune.export.flatbuffer.file import FlatFile
 from tfprune.export.inspect import profile
 from tfprune.export.inspect.describe import _CONTENTS, describe, table
 from tfprune.export.verify import child
@@ -70,6 +71,24 @@ def test_the_whole_file_survives(whole, place):
     assert survives(whole, place, run=True) == ""
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("shape", ["smaller", "larger", "negative"])
+def test_shapes_that_do_not_fit_their_values(shape, sparse, whole, place):
+    file = FlatFile(whole)
+    buffers = file.model.buffers
+    held = [t for t in file.graphs[0].tensors if buffers[t.buffer].data is not None]
+    tensor = next(t for t in held if (t.sparsity is not None) == sparse)
+    size = {"smaller": 0, "larger": int(tensor.shape[0]) + 1, "negative": -1}[shape]
+    tensor.shape = np.array([size, *tensor.shape[1:]], np.int32)
+    place.write_bytes(file.to_bytes())
+    if sparse and shape == "larger":  # it holds some of its values anyway
+        assert describe(place, seconds=20)
+        return
+    reason = "does not fit its" if shape == "smaller" else "does not fit its|This is not a .tflite"
+    with pytest.raises(ValueError, match=reason):
+        describe(place, seconds=20)
+
+
 @pytest.mark.parametrize("part", [0.0, 0.001, 0.003, 0.05, 0.2, 0.5, 0.8, 0.95, 0.999])
 def test_truncated(part, whole, place):
     assert "not a" in survives(whole[: int(part * len(whole))], place, run=True)
@@ -121,6 +140,10 @@ def test_no_file(tmp_path):
         ("os.kill(os.getpid(), 11)", "by SIGSEGV; it is damaged"),
         ("os._exit(3)", "with status 3"),
         ("print('word', flush=True); os._exit(3)", "with status 3: word"),
+        (
+            "print(*'abcdef', sep=chr(10), flush=True); os._exit(3)",
+            "with status 3: e f$",  # the last lines alone
+        ),
         ("time.sleep(60)", "busy for more than 2 s"),
         ("bytearray(3 << 30)", "asks for more than 1 GiB of memory"),
         ("raise ValueError('no')", "broken.tflite': no"),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
+import processes
 import pytest
 from export.test_smallest import NETS, graphs, inputs_of, zeros
 from hypothesis import Phase, given, settings
@@ -320,9 +319,7 @@ for path in sys.argv[1:]:
 
 def loaded_apart(paths):
     """What a process of its own says of files that might end it."""
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD, *map(str, paths)], capture_output=True, text=True
-    )
+    done = processes.run(LOAD, *paths)
     assert done.returncode == 0, (done.stdout[-500:], done.stderr[-2000:])
     return done.stdout.splitlines()
 

@@ -97,6 +97,26 @@ def test_subclassed_model_takes_its_dtypes_from_the_samples(tmp_path, rng):
     close(got["dense"], wanted["dense"])
 
 
+class Difference(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(3)
+
+    def call(self, inputs):
+        first, second = inputs
+        return self.dense(first) - second
+
+
+def test_subclassed_model_with_a_list_of_inputs(tmp_path, rng):
+    data = [rng.random((5, 4), "float32"), rng.random((5, 3), "float32")]
+    model = Difference()
+    wanted = model(data)
+    result = export_tflite(model, tmp_path / "m.tflite")
+    assert list(result.inputs.values()) == [(1, 4), (1, 3)]
+    named = dict(zip(result.inputs, data, strict=True))
+    close(predict_tflite(result.path, named), wanted)
+
+
 @pytest.mark.parametrize("kind", [keras.layers.LSTM, keras.layers.GRU])
 def test_recurrent(kind, tmp_path, rng):
     model = keras.Sequential([keras.Input((7, 3)), kind(6), keras.layers.Dense(2)])

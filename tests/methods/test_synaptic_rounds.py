@@ -60,6 +60,11 @@ def test_the_penalty_ends_with_the_update_at_the_last_step() -> None:
     assert penalties == pytest.approx([whole] * 4 + [0.0] * 2)
 
 
+def test_a_schedule_says_whether_an_update_is_due() -> None:
+    answers = [STEPS(step) for step in range(6)]
+    assert [due for due, _ in answers] == [False, False, True, False, True, False]
+
+
 def test_a_direction_of_zeros_has_finite_gradients() -> None:
     model = pruned_net(lam=0.0)
     direction = model.get_layer("a").trainable_variables[0]

@@ -1,19 +1,15 @@
-"""Training that is killed and started again ends as the unbroken training does, bit for bit.
-
-Run as a program, this file trains each case in a fork that kills itself: test_resume.py FOLDER.
-"""
+"""Training that is killed and started again ends as the unbroken training does, bit for bit."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
+import processes
 import pytest
 
 import tfprune
@@ -99,21 +95,20 @@ def same(row, other):
         np.testing.assert_array_equal(value, other[key], err_msg=key)
 
 
+KILLED = """
+import sys
+from pruned.test_resume import KillItself, train
+train(sys.argv[1], sys.argv[2], KillItself())
+"""
+
+
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("killed")
-    here = os.path.dirname(os.path.dirname(tfprune.__file__))
-    done = subprocess.run(
-        [sys.executable, __file__, str(folder)],
-        env={**os.environ, "PYTHONPATH": here},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    ends = dict(line.split() for line in done.stdout.splitlines())
-    assert ends == dict.fromkeys(CASES, str(int(signal.SIGKILL)))
-    return {case: folder / case for case in CASES}
+    folders = {case: tmp_path_factory.mktemp(case) for case in CASES}
+    for case, folder in folders.items():
+        done = processes.run(KILLED, folder, case)
+        assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    return folders
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -251,18 +246,3 @@ def test_an_optimizer_that_has_trained_before_counts_from_where_pruning_began():
     assert rows[0][0] == 30
     changed = [n for n, (_, row) in enumerate(rows) if not same_masks(row, rows[0][1])]
     assert changed[0] == 2
-
-
-def train_and_die(folder):
-    """Train every case in a fork of this process, in which no op ran; print how each ended."""
-    for case in CASES:
-        child = os.fork()
-        if not child:
-            train(os.path.join(folder, case), case, KillItself())
-            os._exit(1)
-        _, status = os.waitpid(child, 0)
-        print(case, os.WTERMSIG(status))
-
-
-if __name__ == "__main__":
-    train_and_die(sys.argv[1])

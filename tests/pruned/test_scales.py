@@ -55,7 +55,7 @@ def net(activation: keras.Layer, epsilon: float = 1e-3) -> keras.Model:
 def assert_outputs_stay(model: keras.Model) -> keras.Model:
     """Prune a copy of a model, where the normalization's outputs pass 6, and compare outputs."""
     x = np.random.default_rng(1).normal(size=(4, *model.input_shape[1:])).astype("float32")
-    middle = keras.Model(model.input, model.get_layer("norm").output)(x)
+    middle = keras.Model(model.inputs[0], model.get_layer("norm").output)(x)
     assert float(keras.ops.max(middle)) > 6 and float(keras.ops.min(middle)) < 0
     wanted = model.predict(x, verbose=0)
     pruned = tfprune.prune(model, METHOD)

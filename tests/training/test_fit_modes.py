@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import os
-import subprocess
-import sys
 import warnings
 
 import keras
 import numpy as np
+import processes
 import pytest
 import tensorflow as tf
 from keras import ops
@@ -150,13 +148,7 @@ print(np.mean([np.mean(w == 0) for w in tfprune.strip(pruned).get_weights()[::2]
 
 
 def test_mirrored_strategy_as_it_comes():
-    here = os.path.dirname(os.path.dirname(tfprune.__file__))
-    done = subprocess.run(
-        [sys.executable, "-c", MIRRORED],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": here},
-    )
+    done = processes.run(MIRRORED)
     assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stdout.splitlines()
     assert lines[-2] == "2 False" and float(lines[-1]) == pytest.approx(0.75, abs=0.05)
