@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import collections
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -84,6 +86,31 @@ def test_lengths_of_files():
         len(s.text.splitlines()) for s in PACKAGE if not s.path.endswith("__init__.py")
     )
     assert lengths[len(lengths) // 2] <= 120 and lengths[len(lengths) * 9 // 10] <= 240
+
+
+LONGEST = {"FrequencyDomain": 150, "SensitivityDriven": 160, "SynapticStrength": 140}
+
+
+def test_methods_read_like_their_papers():
+    """A method is short, and what every method has fits a page: at most eight public members."""
+    nodes = [n for s in PACKAGE for n in s.nodes if isinstance(n, ast.ClassDef)]
+    classes = {node.name: node for node in nodes}
+    lengths = {n: (classes[n].end_lineno or 0) - classes[n].lineno + 1 for n in LONGEST}
+    assert {n: lines for n, lines in lengths.items() if lines > LONGEST[n]} == {}
+    members = [x.name for x in classes["Method"].body if isinstance(x, ast.FunctionDef)]
+    assert len([name for name in members if not name.startswith("_")]) <= 8
+
+
+def test_a_new_method_is_named_in_one_table():
+    """Its own file, and a row in methods/__init__.py; nothing else in the package names it."""
+    named = {
+        source.path
+        for source in PACKAGE
+        if any(
+            re.search(r"\bSynapticStrength\b", name) for name in (*source.dotted, *source.imports)
+        )
+    }
+    assert named == {"tfprune/methods/__init__.py"}
 
 
 def test_no_modules_import_each_other():

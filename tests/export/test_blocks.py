@@ -75,7 +75,9 @@ def test_convolutions_in_groups_stay_dense(tmp_path):
     inputs = keras.Input((8, 8, 16))
     x = L.Conv2D(64, 3, padding="same", name="whole")(inputs)
     model = keras.Model(inputs, L.Conv2D(64, 3, groups=4, name="grouped")(x))
-    found = export_tflite(blocks_of_zeros(model), tmp_path / "b.tflite", "mobile-sparse-block")
+    found = export_tflite(
+        blocks_of_zeros(model), tmp_path / "b.tflite", target="mobile-sparse-block"
+    )
     assert [(one.form, one.note) for one in found.layers][1] == ("dense", "it has groups")
     assert found.layers[0].form == "blocks"
 

@@ -48,8 +48,8 @@ def load_model(
             model.load_weights(path)
     except (OSError, KeyError, zipfile.BadZipFile, EOFError, RuntimeError) as error:
         raise ValueError(
-            f"The file must be a whole `.keras` file; it cannot be loaded and seems damaged: "
-            f"{error!r}. Received: {path!r}."
+            f"{path!r} must be a whole `.keras` file; it cannot be loaded and seems damaged. "
+            f"Received: {error!r}."
         ) from error
     return model
 
@@ -60,8 +60,8 @@ def _saved_settings(path: str) -> dict[str, Any] | None:
             config = json.loads(archive.read("config.json"))
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise ValueError(
-            f"The file must be a whole `.keras` file, as `model.save` writes it: {error!r}. "
-            f"Received: {path!r}."
+            f"{path!r} must be a whole `.keras` file, as `model.save` writes it. "
+            f"Received: {error!r}."
         ) from error
     if not isinstance(config, dict):
         raise ValueError(f"{path!r} must hold a model. Received: {type(config).__name__}.")

@@ -190,7 +190,7 @@ def check_together(
 ) -> None:
     """Raise ValueError if a method's settings do not fit all the layers that share it."""
     if method.target.scope == "global":
-        reason = f"The layers that {type(method).__name__} prunes share one threshold"
+        reason = f"With a global target, all layers of {type(method).__name__} share one threshold"
         check_one_schedule(schedules, reason)
     method.target.check(specs)
     method.domain.check_paths(paths)

@@ -94,8 +94,8 @@ def _check_layers(model: keras.Model, layers: Layers) -> None:
     already = [path for path, layer in layers if hasattr(layer, STATE)]
     if already:
         raise ValueError(
-            "A layer can be pruned only once; `tfprune.strip` first. Received a model whose layers "
-            f"are pruned already: {already}."
+            f"A layer can be pruned only once. Received a model whose layers {already} are pruned "
+            "already: `tfprune.strip` it first."
         )
 
 

@@ -139,9 +139,9 @@ def check_weights(
     """Raise ValueError unless a layer computes with its variables, and these suit the method."""
     if not has_own_kernel(layer):
         raise ValueError(
-            "A layer to prune must compute with its own float weights, without LoRA adapters or "
-            "quantized weights. Prune before `enable_lora` and `quantize`, or leave the layer out "
-            f"with `filters`. Received: layer '{path}'."
+            f"A layer to prune must compute with its own float weights. Received: '{path}' has "
+            "LoRA adapters or quantized weights. Prune before `enable_lora` and `quantize`, or "
+            "leave the layer out with `filters`."
         )
     for spec in specs:
         variable = variable_of(layer, spec.name)

@@ -47,8 +47,8 @@ class PruningWrapper(keras.layers.Wrapper):
             raise TypeError(f"`layer` must be a layer of Keras 3. Received: {layer!r}.{old}")
         if isinstance(layer, PruningWrapper) or hasattr(layer, STATE):
             raise ValueError(
-                "A layer can be wrapped only once. Received: layer "
-                f"'{layer.name}', which is pruned already."
+                f"A layer that is wrapped must not be pruned. Received: '{layer.name}' is pruned "
+                "already; it can be wrapped only once."
             )
         if _inputs(layer) > 1:
             raise ValueError(
@@ -68,8 +68,8 @@ class PruningWrapper(keras.layers.Wrapper):
         layers = select.prunable(weighted_layers(self.layer))
         if not layers:
             raise ValueError(
-                "A wrapper holds a layer with a kernel. Received: layer "
-                f"'{self.layer.name}', which has no kernel that could be pruned."
+                "A wrapper must hold a layer with a kernel. Received: "
+                f"'{self.layer.name}' has no kernel that could be pruned."
             )
         layers = [(path, layer) for path, layer in layers if not hasattr(layer, STATE)]
         plan = choose(layers, self.method, self.schedule, whole=False)
