@@ -116,9 +116,15 @@ def test_batches_hold_shifted_and_mirrored_images(papers: Any) -> None:
     assert found <= possible and len(found) > 9 and y.shape == (64,)
 
 
-def test_every_experiment_can_be_pruned(papers: Any) -> None:
+@pytest.mark.parametrize(
+    "names", ["lenet", pytest.param("", marks=pytest.mark.slow)], ids=["small nets", "all"]
+)
+def test_every_experiment_can_be_pruned(papers: Any, names: str) -> None:
     models: dict[Any, Any] = {}
-    for experiment in sys.modules["experiments"].EXPERIMENTS.values():
+    experiments = sys.modules["experiments"].EXPERIMENTS
+    chosen = [experiment for name, experiment in experiments.items() if names in name]
+    assert len(chosen) > 2
+    for experiment in chosen:
         if experiment.net not in models:
             models[experiment.net] = experiment.net(experiment.decay)
         method = experiment.method(experiment.offsets[-1])

@@ -209,8 +209,7 @@ class PruneState(keras.layers.Layer):
             for key in ("offset", "begin_step", "end_step")
         )
         passed = ops.cast(iterations, "float32") + offset - begin
-        # where the first step is the last, the next one is outside
-        return ops.where(end < 0, 0.0, passed / ops.maximum(end - begin, 0.5))
+        return ops.where(end < 0, 0.0, passed / ops.maximum(end - begin, 1.0))
 
     def newest_progress(self) -> Tensor:
         """The schedule's progress at the newest step, in [0, 1]: 0 without a plan, 1 at its end."""
