@@ -156,7 +156,7 @@ def test_every_second_step_shrinks_twice_as_much(heard):
     model = build()
     before = model.get_weights()[0]
     method = tfprune.SensitivityDriven(classes=None, every=2, **FIXED)
-    pruned = tfprune.prune(model, method, tfprune.SensitivitySchedule(0, 1, 1))
+    pruned = tfprune.prune(model, method)
     one_epoch(pruned, x, y, epochs=1)
     np.testing.assert_array_equal(pruned.get_weights()[0], before)
     one_epoch(pruned, x, y, epochs=1)
