@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.graph.layers import find_variable, weighted_layers
+from tfprune.graph.layers import find_variable, variable_of, weighted_layers
 from tfprune.maths.domains import DCT
 from tfprune.pruned.layers import STATE
 
@@ -38,15 +38,19 @@ class Stored:
 _stored: weakref.WeakKeyDictionary[keras.Layer, Stored] = weakref.WeakKeyDictionary()
 
 
-def stored_of(layer: keras.Layer) -> Stored | None:
-    """What is stored of the kernel of a pruned layer; None where its zeros are in the kernel."""
+def stored_of(layer: keras.Layer, copy: keras.Layer) -> Stored | None:
+    """What is stored of the kernel of a pruned layer; None where its zeros are in the kernel.
+
+    Args:
+        copy: the stripped layer, which holds the effective kernel.
+    """
     state = getattr(layer, STATE, None)
     spec = None if state is None else state.specs.get("kernel")
     if state is None or spec is None or not isinstance(state.domain, DCT):
         return None
     if spec.axes != CONVOLUTION:
         return None
-    return Stored(state.stored("kernel"), _digest(state.effective("kernel")))
+    return Stored(state.stored("kernel"), _digest(variable_of(copy, "kernel")))
 
 
 def keep(layer: keras.Layer, stored: Stored | None) -> None:

@@ -50,7 +50,7 @@ def strip(model: keras.Model, in_place: bool = False, shrink: bool = False) -> k
             weights = effective_weights(layer)
             for name, variable in own_variables(copy).items():
                 variable.assign(weights[name])
-            keep(copy, stored_of(layer))
+            keep(copy, stored_of(layer, copy))
         return shrunk(plain) if shrink else plain
     trained = trained_variables(model)
     release_scales(model)

@@ -128,8 +128,7 @@ class BandedLayer:
         self, kept: Tensors, values: Mapping[str, Tensor], factors: Mapping[str, Tensor]
     ) -> Update:
         """The update where the mask came first: t is the largest value that goes, and its c."""
-        gone = [ops.max(ops.where(kept[name], 0.0, values[name])) for name in kept]
-        threshold = ops.max(ops.stack(gone))
+        threshold = masks.largest_pruned(kept, values)
         mean, std = self._moments()
         return self._update(kept, threshold, ops.divide_no_nan(threshold - mean, std), factors)
 

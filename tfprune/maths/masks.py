@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,12 @@ def keep_largest(score: Tensor, sparsity: Tensor | float) -> Tensor:
 def keep_largest_of_all(scores: Sequence[Tensor], sparsity: Tensor | float) -> list[Tensor]:
     """`keep_largest` over several tensors as if they were one: the layers share one threshold."""
     return _cut(keep_largest(_joined(scores), sparsity), scores)
+
+
+def largest_pruned(kept: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Tensor:
+    """The largest of the values, not negative, whose mask is 0; 0 where every mask is 1."""
+    pruned = [ops.max(ops.where(mask, 0.0, values[name])) for name, mask in kept.items()]
+    return ops.max(ops.stack(pruned))
 
 
 def keep_groups(

@@ -110,12 +110,12 @@ def first_threshold(layer: LayerTensors, c: float) -> Tensor:
 
 def _solve(layer: LayerTensors, sparsity: Tensor) -> Update:
     """Keep the largest v; t is the largest that goes, and c what t amounts to."""
-    values = [
-        ops.abs(ops.cast(w, "float32")) / ops.where(layer.masks[name], LOW, HIGH)
+    values = {
+        name: ops.abs(ops.cast(w, "float32")) / ops.where(layer.masks[name], LOW, HIGH)
         for name, w in layer.masked.items()
-    ]
-    kept = dict(zip(layer.masked, masks.keep_largest_of_all(values, sparsity), strict=True))
-    pruned = [ops.where(kept[n], 0.0, v) for n, v in zip(layer.masked, values, strict=True)]
-    threshold = ops.max(ops.stack([ops.max(v) for v in pruned]))
+    }
+    largest = masks.keep_largest_of_all(list(values.values()), sparsity)
+    kept = dict(zip(values, largest, strict=True))
+    threshold = masks.largest_pruned(kept, values)
     mean, std = moments(list(layer.masked.values()))
     return kept, {"threshold": threshold, "c": ops.divide_no_nan(threshold - mean, std)}

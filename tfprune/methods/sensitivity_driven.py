@@ -243,8 +243,7 @@ def _to_sparsity(layer: LayerTensors, sparsity: Tensor) -> Update:
     largest = masks.keep_largest_of_all(list(alive.values()), sparsity)
     pairs = zip(alive, largest, strict=True)
     kept = {name: ops.logical_and(layer.masks[name], mask) for name, mask in pairs}
-    gone = [ops.max(ops.where(kept[name], 0.0, alive[name])) for name in kept]
-    threshold = ops.maximum(layer.state["threshold"], ops.max(ops.stack(gone)))
+    threshold = ops.maximum(layer.state["threshold"], masks.largest_pruned(kept, alive))
     return kept, {**layer.state, "threshold": threshold}
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -26,14 +29,7 @@ def effective_weights(layer: keras.Layer) -> dict[str, np.ndarray]:
 
     In a pruned layer masks are applied and transforms undone; elsewhere these are the variables.
     """
-    state = getattr(layer, STATE, None)
-    pruned = {} if state is None else {id(find_variable(layer, n)): n for n in state.specs}
-    values = {}
-    for name, variable in own_variables(layer).items():
-        attribute = pruned.get(id(variable))
-        value = variable if attribute is None or state is None else state.effective(attribute)
-        values[name] = keras.ops.convert_to_numpy(value)
-    return values
+    return _values(layer, lambda state, name: state.effective(name))
 
 
 def stored_weights(layer: keras.Layer) -> dict[str, np.ndarray]:
@@ -41,14 +37,19 @@ def stored_weights(layer: keras.Layer) -> dict[str, np.ndarray]:
 
     The effective weights, but in the domain that a method prunes in, such as DCT coefficients.
     """
+    return _values(layer, lambda state, name: state.stored(name))
+
+
+def _values(layer: keras.Layer, read: Callable[[Any, str], Any]) -> dict[str, np.ndarray]:
+    """Name -> variable, or what `read` gives of the layer's state and a weight that is pruned."""
     state = getattr(layer, STATE, None)
     pruned = {} if state is None else {id(find_variable(layer, n)): n for n in state.specs}
-    return {
-        name: keras.ops.convert_to_numpy(variable)
-        if id(variable) not in pruned or state is None
-        else state.stored(pruned[id(variable)])
-        for name, variable in own_variables(layer).items()
-    }
+    values = {}
+    for name, variable in own_variables(layer).items():
+        weight = pruned.get(id(variable))
+        value = variable if weight is None else read(state, weight)
+        values[name] = keras.ops.convert_to_numpy(value)
+    return values
 
 
 def left_out(model: keras.Layer) -> list[tuple[str, str]]:

@@ -204,22 +204,20 @@ class PruneState(keras.layers.Layer):
 
         0 at its first step, 1 at its last, outside [0, 1] before and after; 0 without a plan.
         """
-        offset, begin, end = (
-            ops.cast(self.counters[key].value, "float32")
-            for key in ("offset", "begin_step", "end_step")
-        )
-        passed = ops.cast(iterations, "float32") + offset - begin
-        return ops.where(end < 0, 0.0, passed / ops.maximum(end - begin, 1.0))
+        return self._progress_at(ops.cast(iterations, "float32") + self._counted("offset"))
 
     def newest_progress(self) -> Tensor:
         """The schedule's progress at the newest step, in [0, 1]: 0 without a plan, 1 at its end."""
-        last, begin, end = (
-            ops.cast(self.counters[key].value, "float32")
-            for key in ("last_step", "begin_step", "end_step")
-        )
-        passed = ops.clip((last - begin) / ops.maximum(end - begin, 1.0), 0.0, 1.0)
+        last, end = self._counted("last_step"), self._counted("end_step")
         over = ops.logical_and(end >= 0, last >= end)
-        return ops.where(over, 1.0, ops.where(end < 0, 0.0, passed))
+        return ops.where(over, 1.0, ops.clip(self._progress_at(last), 0.0, 1.0))
+
+    def _progress_at(self, step: Tensor) -> Tensor:
+        begin, end = self._counted("begin_step"), self._counted("end_step")
+        return ops.where(end < 0, 0.0, (step - begin) / ops.maximum(end - begin, 1.0))
+
+    def _counted(self, key: str) -> Tensor:
+        return ops.cast(self.counters[key].value, "float32")
 
     def count(self, key: str) -> int:
         """The value of a counter."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from tfprune.graph import _keras
 from tfprune.maths.checks import check_step
 from tfprune.needs import Samples, ValidationLoss, need_of
 from tfprune.pruned.layers import STATE, pruned_layers
-from tfprune.pruned.plan import MEASURED, by_method, check_together
+from tfprune.pruned.plan import MEASURED, check_together
 from tfprune.pruned.state import PruneState
 from tfprune.schedules import PruningSchedule
 from tfprune.training import gradient, timing, verdict
@@ -69,6 +70,7 @@ class Pruner:
         if total_steps is not None:
             total_steps = check_step("total_steps", total_steps, 1)
         self.model, self.total_steps, self.optimizer = model, total_steps, optimizer
+        self._update = MaskUpdate(self.states)
         self._check_wrapped()
         for state in self.states:
             state.attended = True
@@ -79,7 +81,6 @@ class Pruner:
         self._offset = 0
         self._previous: int | None = None
         self._schedules: list[Any] = []
-        self._update = MaskUpdate(self.states)
         self._samples = self._calibration(calibration_data)
 
     def _groups(self) -> list[list[PruneState]]:
@@ -88,7 +89,7 @@ class Pruner:
 
     def _check_wrapped(self) -> None:
         """What `prune` checks of all layers of a method, for wrappers, which know but their own."""
-        for states in by_method(self.states, lambda state: state.method):
+        for states in self._groups():
             if any(state.wrapped for state in states):
                 paths = [state.path_in_model for state in states]
                 timings, specs = [s.schedule for s in states], [s.specs for s in states]
@@ -214,7 +215,7 @@ class Pruner:
 
     def sparsities(self) -> dict[str, float]:
         """Path -> fraction of zeros in the layer's masks, and under "" that of all together."""
-        sizes = [sum(mask.size for mask in s.mask_arrays().values()) for s in self.states]
+        sizes = [sum(math.prod(mask.shape) for mask in s.masks.values()) for s in self.states]
         values = [state.sparsity() for state in self.states]
         total = sum(size * s for size, s in zip(sizes, values, strict=True)) / max(sum(sizes), 1)
         paths = [state.path_in_model for state in self.states]

@@ -48,26 +48,27 @@ def _before(step: Any) -> Tensor:
 
 def mean_over_replicas(gradient: Tensor) -> Tensor:
     """The mean over the replicas of a distributed training step, float32; itself elsewhere."""
-    gradient = ops.cast(gradient, "float32")
-    if keras.backend.backend() != "tensorflow":
+    gradient, context = ops.cast(gradient, "float32"), _replica_context()
+    if context is None:
         return gradient
     import tensorflow as tf
 
-    context = tf.distribute.get_replica_context()
-    if not tf.distribute.has_strategy() or context is None:
-        return gradient
     return context.all_reduce(tf.distribute.ReduceOp.MEAN, gradient)
+
+
+def _replica_context() -> Any:
+    """The replica of a distributed TensorFlow step that is being traced or run; else None."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    return tf.distribute.get_replica_context() if tf.distribute.has_strategy() else None
 
 
 def _assign(variable: keras.Variable, value: Tensor) -> None:
     """Assign, also in a replica of a distributed training step, where all replicas agree."""
-    if keras.backend.backend() != "tensorflow":
-        variable.assign(value)
-        return
-    import tensorflow as tf
-
-    context = tf.distribute.get_replica_context()
-    if not tf.distribute.has_strategy() or context is None:
+    context = _replica_context()
+    if context is None:
         variable.assign(value)
         return
 

@@ -66,7 +66,7 @@ def _costs(
     costs = []
     for layer_specs, layer_masks in zip(specs, masks, strict=True):
         for name, spec in layer_specs.items():
-            sizes = np.ones(layer_masks[name].size)
+            sizes = np.broadcast_to(1.0, layer_masks[name].shape)  # which takes no memory
             if isinstance(method, Grouped):
                 sizes = method.groups(spec).sizes
             costs.append(method.target.cost(spec, sizes))
